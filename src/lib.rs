@@ -1,0 +1,1 @@
+//! Leveret: a RabbitMQ-compatible AMQP 0-9-1 message broker.
