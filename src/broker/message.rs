@@ -1,0 +1,312 @@
+//! A message: what a publisher handed over, immutable, shared by every queue it was routed to.
+//!
+//! One allocation holds everything that deliveries and the log need, so that routing a message to ten
+//! queues copies ten pointers:
+//!
+//! ```text
+//! +----------+-------------+------------+------------+--------+
+//! | exchange | routing_key | properties |    body    | unused |
+//! +----------+-------------+------------+------------+--------+
+//!  ≤ 255 B     ≤ 255 B       raw: flags and list as received
+//! ```
+//!
+//! Small messages live inside the reference-counted block itself, rounded up to a size class; larger
+//! ones carry one boxed slice. Dropping the last reference gives the bytes back to the [`Resident`]
+//! gauge they were counted in, which is how "a body shared by ten queues counts once" is exact.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// Bytes that a message costs beside its contents: reference counts, header, allocator slack, and
+/// the queue entry that points at it. Counted so that a flood of tiny messages has a true price.
+pub const MESSAGE_OVERHEAD_BYTES: usize = 128;
+
+/// The largest contents kept inside the reference-counted block. Above it a second allocation is
+/// cheaper than moving the block through the stack.
+const INLINE_MAX_BYTES: usize = 1152;
+
+/// Bytes of message contents held in memory, over all vhosts.
+///
+/// Shared by every message; threads add to it in steps of [`Resident::STEP_BYTES`], so a reading may
+/// be off by that much per thread.
+#[derive(Debug, Default)]
+pub struct Resident {
+    bytes: AtomicI64,
+}
+
+thread_local! {
+    /// What this thread has counted and not yet added to [`RESIDENT`].
+    static UNREPORTED: Cell<i64> = const { Cell::new(0) };
+}
+
+/// The gauge of this process. A static, because a message must be able to find it when the last
+/// reference is dropped, anywhere, without carrying a pointer to it.
+static RESIDENT: Resident = Resident {
+    bytes: AtomicI64::new(0),
+};
+
+impl Resident {
+    /// How much a thread counts by itself before it touches the shared gauge.
+    pub const STEP_BYTES: i64 = 64 * 1024;
+
+    /// Bytes of messages in memory now, give or take [`Self::STEP_BYTES`] per thread.
+    pub fn bytes() -> u64 {
+        u64::try_from(RESIDENT.bytes.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    fn add(n: i64) {
+        // A thread that is being torn down has no cell any more: count directly then.
+        let counted = UNREPORTED.try_with(|cell| {
+            let sum = cell.get() + n;
+            if sum.abs() >= Self::STEP_BYTES {
+                cell.set(0);
+                RESIDENT.bytes.fetch_add(sum, Ordering::Relaxed);
+            } else {
+                cell.set(sum);
+            }
+        });
+        if counted.is_err() {
+            RESIDENT.bytes.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The block behind a [`Message`].
+#[derive(Debug)]
+struct Stored<B: ?Sized> {
+    body_len: u32,
+    properties_len: u32,
+    exchange_len: u8,
+    routing_key_len: u8,
+    /// `delivery_mode` is 2.
+    persistent: bool,
+    /// The contents when they are larger than [`INLINE_MAX_BYTES`]; empty otherwise.
+    large: Box<[u8]>,
+    inline: B,
+}
+
+impl<B: ?Sized> Stored<B> {
+    fn contents_len(&self) -> usize {
+        usize::from(self.exchange_len)
+            + usize::from(self.routing_key_len)
+            + self.properties_len as usize
+            + self.body_len as usize
+    }
+}
+
+impl<B: ?Sized> Drop for Stored<B> {
+    fn drop(&mut self) {
+        Resident::add(-((self.contents_len() + MESSAGE_OVERHEAD_BYTES) as i64));
+    }
+}
+
+/// A published message. Cloning it copies a pointer.
+#[derive(Clone, Debug)]
+pub struct Message(Arc<Stored<[u8]>>);
+
+/// The parts a [`Message`] is built from.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// Exchange it was published to; at most 255 bytes.
+    pub exchange: &'a str,
+    /// Routing key it was published with; at most 255 bytes.
+    pub routing_key: &'a str,
+    /// Raw property flags and list of the content header.
+    pub properties: &'a [u8],
+    /// Whether `delivery_mode` is 2.
+    pub persistent: bool,
+}
+
+macro_rules! in_class {
+    ($len:expr, $head:expr, $($class:literal)+) => {
+        match $len {
+            $( n if n <= $class => Arc::new($head.with([0u8; $class])) as Arc<Stored<[u8]>>, )+
+            _ => Arc::new($head.with_large($len)) as Arc<Stored<[u8]>>,
+        }
+    };
+}
+
+#[derive(Clone, Copy)]
+struct Head {
+    body_len: u32,
+    properties_len: u32,
+    exchange_len: u8,
+    routing_key_len: u8,
+    persistent: bool,
+}
+
+impl Head {
+    fn with<const N: usize>(self, inline: [u8; N]) -> Stored<[u8; N]> {
+        Stored {
+            body_len: self.body_len,
+            properties_len: self.properties_len,
+            exchange_len: self.exchange_len,
+            routing_key_len: self.routing_key_len,
+            persistent: self.persistent,
+            large: Box::default(),
+            inline,
+        }
+    }
+
+    fn with_large(self, len: usize) -> Stored<[u8; 0]> {
+        let mut stored = self.with([]);
+        stored.large = vec![0; len].into_boxed_slice();
+        stored
+    }
+}
+
+impl Message {
+    /// Builds a message, copying `parts` and `body` once.
+    pub fn new(parts: &Parts<'_>, body: &[u8]) -> Message {
+        Self::from_chunks(parts, body.len(), std::iter::once(body))
+    }
+
+    /// Builds a message whose body of `body_len` bytes arrives in several frames.
+    ///
+    /// `chunks` must add up to `body_len`; the session has counted them.
+    pub fn from_chunks<'a>(
+        parts: &Parts<'_>,
+        body_len: usize,
+        chunks: impl Iterator<Item = &'a [u8]>,
+    ) -> Message {
+        let head = Head {
+            body_len: u32::try_from(body_len).expect("bodies are below the hard cap of 512 MiB"),
+            properties_len: u32::try_from(parts.properties.len())
+                .expect("properties fit in one frame"),
+            exchange_len: u8::try_from(parts.exchange.len()).expect("a short string"),
+            routing_key_len: u8::try_from(parts.routing_key.len()).expect("a short string"),
+            persistent: parts.persistent,
+        };
+        let len =
+            parts.exchange.len() + parts.routing_key.len() + parts.properties.len() + body_len;
+        let mut shared = in_class!(len, head, 48 96 160 256 384 576 832 1152);
+        let stored = Arc::get_mut(&mut shared).expect("nobody else has seen it yet");
+        let mut rest: &mut [u8] = if len > INLINE_MAX_BYTES {
+            &mut stored.large
+        } else {
+            &mut stored.inline
+        };
+        let fixed = [
+            parts.exchange.as_bytes(),
+            parts.routing_key.as_bytes(),
+            parts.properties,
+        ];
+        for part in fixed {
+            rest = put(rest, part);
+        }
+        for chunk in chunks {
+            rest = put(rest, chunk);
+        }
+        Resident::add((len + MESSAGE_OVERHEAD_BYTES) as i64);
+        Message(shared)
+    }
+
+    /// Exchange, routing key, properties and body, one after the other, as the log stores them.
+    pub fn contents(&self) -> &[u8] {
+        let len = self.0.contents_len();
+        if len > INLINE_MAX_BYTES {
+            &self.0.large
+        } else {
+            &self.0.inline[..len]
+        }
+    }
+
+    /// Exchange the message was published to; empty for the default exchange.
+    pub fn exchange(&self) -> &str {
+        text(&self.contents()[..usize::from(self.0.exchange_len)])
+    }
+
+    /// Routing key the message was published with.
+    pub fn routing_key(&self) -> &str {
+        let from = usize::from(self.0.exchange_len);
+        text(&self.contents()[from..from + usize::from(self.0.routing_key_len)])
+    }
+
+    /// Raw property flags and property list, exactly as the publisher sent them.
+    pub fn properties(&self) -> &[u8] {
+        let from = usize::from(self.0.exchange_len) + usize::from(self.0.routing_key_len);
+        &self.contents()[from..from + self.0.properties_len as usize]
+    }
+
+    /// The body.
+    pub fn body(&self) -> &[u8] {
+        let contents = self.contents();
+        &contents[contents.len() - self.0.body_len as usize..]
+    }
+
+    /// Length of the body in bytes.
+    pub fn body_len(&self) -> u32 {
+        self.0.body_len
+    }
+
+    /// What the message costs in memory, in bytes, by our accounting.
+    pub fn resident_bytes(&self) -> usize {
+        self.0.contents_len() + MESSAGE_OVERHEAD_BYTES
+    }
+
+    /// Whether `delivery_mode` is 2.
+    pub fn is_persistent(&self) -> bool {
+        self.0.persistent
+    }
+}
+
+fn put<'a>(room: &'a mut [u8], part: &[u8]) -> &'a mut [u8] {
+    let (here, after) = room.split_at_mut(part.len());
+    here.copy_from_slice(part);
+    after
+}
+
+/// Exchange and key were checked as UTF-8 when the frame was decoded, or come from the log, which
+/// wrote what it was given under a checksum.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(properties: &[u8]) -> Parts<'_> {
+        Parts {
+            exchange: "ex",
+            routing_key: "key",
+            properties,
+            persistent: true,
+        }
+    }
+
+    #[test]
+    fn every_part_comes_back_at_every_size_class() {
+        for len in [0usize, 1, 40, 48, 95, 96, 97, 1000, 1140, 1153, 70_000] {
+            let body: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let m = Message::new(&parts(&[0x10, 0, 2]), &body);
+            assert_eq!(m.exchange(), "ex");
+            assert_eq!(m.routing_key(), "key");
+            assert_eq!(m.properties(), [0x10, 0, 2]);
+            assert_eq!(m.body(), body);
+            assert_eq!(m.contents().len(), 8 + len);
+            assert!(m.is_persistent());
+        }
+    }
+
+    #[test]
+    fn chunks_are_joined() {
+        let m = Message::from_chunks(&parts(&[0, 0]), 4, [&b"ab"[..], b"", b"cd"].into_iter());
+        assert_eq!(m.body(), b"abcd");
+    }
+
+    #[test]
+    fn a_shared_body_is_counted_once_and_given_back() {
+        // Larger than the step, so that every change reaches the shared gauge at once; other tests
+        // run beside this one with messages far below the megabytes used here.
+        let size = 64 << 20;
+        let before = Resident::bytes();
+        let m = Message::new(&parts(&[0, 0]), &vec![0; size]);
+        let copies: Vec<_> = (0..10).map(|_| m.clone()).collect();
+        let with = Resident::bytes();
+        assert!(with - before >= size as u64 && with - before < 2 * size as u64);
+        drop((m, copies));
+        assert!(Resident::bytes() < before + size as u64 / 2);
+    }
+}

@@ -1,0 +1,246 @@
+//! What the core needs from outside: a log for messages and definitions, a store for definitions, a
+//! way out to consumers.
+//!
+//! The first two are "stage, watermark, bell": the core stages records and learns their position,
+//! whoever promised something waits until the watermark has passed that position. A replicated
+//! engine fits by letting the watermark be its commit index.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::message::Message;
+
+/// Position in the log: everything staged before it is durable once [`MessageLog::durable`] is at
+/// least this. Monotonic, without meaning otherwise; zero is before everything.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Lsn(pub u64);
+
+/// Names a message in the log for ever: the ordinal of its publish record, counted from one and
+/// never reused. Settles, moves and recovery speak of ids, never of where a body is now.
+///
+/// Zero means "not in the log" where a plain `MessageId` is kept without an `Option`.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct MessageId(pub u64);
+
+impl MessageId {
+    /// The message has no copy in the log.
+    pub const NONE: MessageId = MessageId(0);
+
+    /// Whether the message has a copy in the log.
+    pub fn is_some(self) -> bool {
+        self.0 != 0
+    }
+}
+
+/// Names a queue in the log; never reused, not even after the queue is deleted. Counted from one.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct QueueId(pub u64);
+
+/// One queue that gets a copy of a logged message, with what recovery needs of that copy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Target {
+    /// The queue.
+    pub queue: QueueId,
+    /// Unix milliseconds at which the copy expires; zero: never.
+    pub expires_at: u64,
+    /// Priority level of the copy, zero without priorities.
+    pub priority: u8,
+    /// Deliveries that were attempted before (dead-lettered or returned copies); saturating.
+    pub delivery_count: u16,
+}
+
+/// A message staged for the log with all queues that get a copy: written once, however many.
+#[derive(Clone, Debug)]
+pub struct LoggedPublish {
+    /// The message.
+    pub message: Message,
+    /// `targets[first_target..first_target + n_targets]` of [`Records`].
+    pub first_target: u32,
+    /// Number of targets; at least one.
+    pub n_targets: u32,
+    /// The copies need not survive a restart: a transient message whose body leaves memory. Such a
+    /// record is never recovered and asks for no sync.
+    pub transient: bool,
+}
+
+/// A change of a definition: put or remove one value of one kind.
+///
+/// Values are opaque here; the broker encodes and versions them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DefinitionChange {
+    /// What is changed.
+    pub kind: DefinitionKind,
+    /// Key within the kind; length-prefixed parts, since "/" is a vhost name.
+    pub key: Vec<u8>,
+    /// The new value, or `None` to remove it.
+    pub value: Option<Vec<u8>>,
+}
+
+/// The kinds of definitions, one tree of the store each.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "AMQP's and RabbitMQ's own terms")]
+pub enum DefinitionKind {
+    Vhost = 1,
+    User = 2,
+    Permission = 3,
+    Exchange = 4,
+    Queue = 5,
+    Binding = 6,
+    /// Policies, operator policies, limits, parameters: later issues.
+    Parameter = 7,
+    /// The broker's own counters, such as the next queue id.
+    Meta = 8,
+}
+
+impl DefinitionKind {
+    /// All kinds.
+    pub const ALL: [DefinitionKind; 8] = [
+        DefinitionKind::Vhost,
+        DefinitionKind::User,
+        DefinitionKind::Permission,
+        DefinitionKind::Exchange,
+        DefinitionKind::Queue,
+        DefinitionKind::Binding,
+        DefinitionKind::Parameter,
+        DefinitionKind::Meta,
+    ];
+}
+
+/// What one flush stages: all or nothing after a crash, in this order: settles, deleted queues,
+/// definitions, publishes.
+///
+/// The caller keeps one and reuses its vectors; [`MessageLog::append`] leaves it empty.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// Copies that are done with: acknowledged, expired, dropped, dead-lettered, purged. Each copy
+    /// is settled at most once, and after its publish was appended.
+    pub settles: Vec<(QueueId, MessageId)>,
+    /// Ranges of copies that are done with, first and last id inclusive: the queue holds a live copy
+    /// of every id in the range (a purged run).
+    pub settled_ranges: Vec<(QueueId, MessageId, MessageId)>,
+    /// Queues that no longer exist: all their copies are done with.
+    pub deleted_queues: Vec<QueueId>,
+    /// Definition changes.
+    pub definitions: Vec<DefinitionChange>,
+    /// Messages.
+    pub publishes: Vec<LoggedPublish>,
+    /// The targets of `publishes`.
+    pub targets: Vec<Target>,
+}
+
+impl Records {
+    /// Whether there is nothing to stage.
+    pub fn is_empty(&self) -> bool {
+        self.settles.is_empty()
+            && self.settled_ranges.is_empty()
+            && self.deleted_queues.is_empty()
+            && self.definitions.is_empty()
+            && self.publishes.is_empty()
+    }
+
+    /// Empties every list, keeping their room.
+    pub fn clear(&mut self) {
+        self.settles.clear();
+        self.settled_ranges.clear();
+        self.deleted_queues.clear();
+        self.definitions.clear();
+        self.publishes.clear();
+        self.targets.clear();
+    }
+}
+
+/// What [`MessageLog::append`] answers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Appended {
+    /// Id of the first of `publishes`; the others follow without a gap, in their order.
+    pub first_id: MessageId,
+    /// Position after the records.
+    pub lsn: Lsn,
+}
+
+/// The log has failed (a write or a sync did); nothing more will be accepted. Final: fsync is never
+/// retried.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LogFailed;
+
+impl fmt::Display for LogFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the message log has failed; nothing more is accepted")
+    }
+}
+
+impl std::error::Error for LogFailed {}
+
+/// Something that wants to be woken when the log has moved. Ringing twice is harmless.
+pub trait Bell: Send + Sync {
+    /// Wakes whoever waits. Never blocks.
+    fn ring(&self);
+}
+
+/// Where accepted messages and definitions become durable.
+///
+/// A log is an ordered sequence of records and a watermark. Everything we promise a publisher has
+/// the form "the watermark has passed your record"; whether a local fdatasync or a quorum moves it
+/// is the engine's business.
+pub trait MessageLog: Send + Sync {
+    /// Stages `records`, empties it, and says where they are. Never waits for the disk.
+    ///
+    /// # Errors
+    /// [`LogFailed`] once a write or sync has failed; nothing was staged then.
+    fn append(&self, records: &mut Records) -> Result<Appended, LogFailed>;
+
+    /// Every record before this position survives a crash.
+    fn durable(&self) -> Lsn;
+
+    /// Whether a write or sync has failed.
+    fn failed(&self) -> bool;
+
+    /// Rings `bell` once `durable() >= lsn`, or the log has failed; at once if that holds already.
+    /// This is what asks for a sync: records that nobody waits for are synced within
+    /// the engine's flush interval.
+    fn ring_at(&self, lsn: Lsn, bell: &Arc<dyn Bell>);
+
+    /// Reads messages that memory no longer holds, in any order of `ids` (ascending is fast), and
+    /// appends them to `into` in that order. Staged but unwritten ones are found, too. Blocks: call
+    /// it from a thread that may wait for a disk.
+    ///
+    /// A message that cannot be read (corrupt on disk; reported in the log with file and offset)
+    /// or that has been reclaimed is `None`.
+    ///
+    /// # Errors
+    /// An I/O error of the disk.
+    fn read(&self, ids: &[MessageId], into: &mut Vec<Option<Message>>) -> io::Result<()>;
+
+    /// Bytes staged but not yet written. Connections stop reading above the configured limit.
+    fn backlog_bytes(&self) -> u64;
+
+    /// Writes and syncs everything staged, checkpoints, and closes. Blocks.
+    ///
+    /// `redelivered` names the copies that had been delivered without being settled: after a clean
+    /// stop only these are recovered as redelivered.
+    ///
+    /// # Errors
+    /// An I/O error; what was confirmed is durable all the same.
+    fn close(&self, redelivered: &[(QueueId, MessageId)]) -> io::Result<()>;
+}
+
+/// Copies that recovery found: published, durable, not settled; consecutive ids that agree in
+/// everything else come as one run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RecoveredRun {
+    /// The queue that holds them, with what is known of each copy.
+    pub target: Target,
+    /// The first message; the others follow without a gap.
+    pub first_id: MessageId,
+    /// Number of messages, at least one.
+    pub count: u32,
+    /// Length of each body in bytes.
+    pub body_len: u32,
+    /// They may have been delivered before.
+    pub redelivered: bool,
+}
+
+/// One definition as recovered: kind, key, value.
+pub type Definition = (DefinitionKind, Vec<u8>, Vec<u8>);
