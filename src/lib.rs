@@ -1,3 +1,3 @@
 //! Leveret: a RabbitMQ-compatible AMQP 0-9-1 message broker.
 
-pub mod broker;
+pub mod protocol;

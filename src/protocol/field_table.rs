@@ -1,0 +1,435 @@
+//! Field tables: typed key-value pairs in arguments and headers.
+//!
+//! The types are RabbitMQ's, not the specification's: see `amqp-spec/NOTES.md`.
+
+use super::wire::{Malformed, Reader};
+
+/// How deep tables and arrays may nest. The wire sets no limit; a hostile peer must not be able to
+/// exhaust the stack.
+pub const NESTING_MAX: usize = 64;
+
+/// A value with its wire type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FieldValue {
+    /// `t`
+    Bool(bool),
+    /// `b`
+    I8(i8),
+    /// `B`
+    U8(u8),
+    /// `s`
+    I16(i16),
+    /// `u`
+    U16(u16),
+    /// `I`
+    I32(i32),
+    /// `i`
+    U32(u32),
+    /// `l`; `L` is read as the same.
+    I64(i64),
+    /// `f`
+    F32(f32),
+    /// `d`
+    F64(f64),
+    /// `D`: the value is `value / 10^scale`.
+    Decimal {
+        /// Decimal places.
+        scale: u8,
+        /// Digits.
+        value: u32,
+    },
+    /// `S`
+    LongStr(Vec<u8>),
+    /// `A`
+    Array(Vec<FieldValue>),
+    /// `T`, seconds since 1970.
+    Timestamp(u64),
+    /// `F`
+    Table(FieldTable),
+    /// `V`
+    Void,
+    /// `x`
+    Bytes(Vec<u8>),
+}
+
+impl FieldValue {
+    /// RabbitMQ's name of the type, as its error texts use it.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            FieldValue::Bool(_) => "bool",
+            FieldValue::I8(_) => "byte",
+            FieldValue::U8(_) => "unsignedbyte",
+            FieldValue::I16(_) => "short",
+            FieldValue::U16(_) => "unsignedshort",
+            FieldValue::I32(_) => "signedint",
+            FieldValue::U32(_) => "unsignedint",
+            FieldValue::I64(_) => "long",
+            FieldValue::F32(_) => "float",
+            FieldValue::F64(_) => "double",
+            FieldValue::Decimal { .. } => "decimal",
+            FieldValue::LongStr(_) => "longstr",
+            FieldValue::Array(_) => "array",
+            FieldValue::Timestamp(_) => "timestamp",
+            FieldValue::Table(_) => "table",
+            FieldValue::Void => "void",
+            FieldValue::Bytes(_) => "binary",
+        }
+    }
+
+    /// The number, whatever the width of the integer.
+    pub fn as_integer(&self) -> Option<i64> {
+        match self {
+            FieldValue::I8(v) => Some((*v).into()),
+            FieldValue::U8(v) => Some((*v).into()),
+            FieldValue::I16(v) => Some((*v).into()),
+            FieldValue::U16(v) => Some((*v).into()),
+            FieldValue::I32(v) => Some((*v).into()),
+            FieldValue::U32(v) => Some((*v).into()),
+            FieldValue::I64(v) => Some(*v),
+            _ => None,
+        }
+    }
+
+    /// The text of a long string, if it is UTF-8.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            FieldValue::LongStr(v) => std::str::from_utf8(v).ok(),
+            _ => None,
+        }
+    }
+
+    fn encode_into(&self, out: &mut Vec<u8>) {
+        match self {
+            FieldValue::Bool(v) => out.extend([b't', u8::from(*v)]),
+            FieldValue::I8(v) => out.extend([b'b', v.to_be_bytes()[0]]),
+            FieldValue::U8(v) => out.extend([b'B', *v]),
+            FieldValue::I16(v) => put(out, b's', &v.to_be_bytes()),
+            FieldValue::U16(v) => put(out, b'u', &v.to_be_bytes()),
+            FieldValue::I32(v) => put(out, b'I', &v.to_be_bytes()),
+            FieldValue::U32(v) => put(out, b'i', &v.to_be_bytes()),
+            FieldValue::I64(v) => put(out, b'l', &v.to_be_bytes()),
+            FieldValue::F32(v) => put(out, b'f', &v.to_be_bytes()),
+            FieldValue::F64(v) => put(out, b'd', &v.to_be_bytes()),
+            FieldValue::Decimal { scale, value } => {
+                out.extend([b'D', *scale]);
+                out.extend(value.to_be_bytes());
+            }
+            FieldValue::LongStr(v) => put_long(out, b'S', v),
+            FieldValue::Bytes(v) => put_long(out, b'x', v),
+            FieldValue::Timestamp(v) => put(out, b'T', &v.to_be_bytes()),
+            FieldValue::Void => out.push(b'V'),
+            FieldValue::Table(v) => {
+                out.push(b'F');
+                v.encode_into(out);
+            }
+            FieldValue::Array(v) => {
+                out.push(b'A');
+                with_length(out, |out| v.iter().for_each(|item| item.encode_into(out)));
+            }
+        }
+    }
+
+    fn read(r: &mut Reader<'_>, depth: usize) -> Result<FieldValue, Malformed> {
+        if depth > NESTING_MAX {
+            return Err(Malformed::Syntax);
+        }
+        Ok(match r.octet()? {
+            b't' => FieldValue::Bool(r.octet()? != 0),
+            b'b' => FieldValue::I8(r.octet()? as i8),
+            b'B' => FieldValue::U8(r.octet()?),
+            b's' => FieldValue::I16(r.short()? as i16),
+            b'u' => FieldValue::U16(r.short()?),
+            b'I' => FieldValue::I32(r.long()? as i32),
+            b'i' => FieldValue::U32(r.long()?),
+            b'l' | b'L' => FieldValue::I64(r.longlong()? as i64),
+            b'f' => FieldValue::F32(f32::from_bits(r.long()?)),
+            b'd' => FieldValue::F64(f64::from_bits(r.longlong()?)),
+            b'D' => FieldValue::Decimal {
+                scale: r.octet()?,
+                value: r.long()?,
+            },
+            b'S' => FieldValue::LongStr(r.long_str()?.to_vec()),
+            b'x' => FieldValue::Bytes(r.long_str()?.to_vec()),
+            b'T' => FieldValue::Timestamp(r.longlong()?),
+            b'V' => FieldValue::Void,
+            b'F' => FieldValue::Table(FieldTable::read(r.long_str()?, depth + 1)?),
+            b'A' => {
+                let mut items = Reader::new(r.long_str()?);
+                let mut array = Vec::new();
+                while !items.rest().is_empty() {
+                    array.push(FieldValue::read(&mut items, depth + 1)?);
+                }
+                FieldValue::Array(array)
+            }
+            _ => return Err(Malformed::Syntax),
+        })
+    }
+}
+
+impl From<&str> for FieldValue {
+    fn from(v: &str) -> Self {
+        FieldValue::LongStr(v.as_bytes().to_vec())
+    }
+}
+
+impl From<String> for FieldValue {
+    fn from(v: String) -> Self {
+        FieldValue::LongStr(v.into_bytes())
+    }
+}
+
+impl From<bool> for FieldValue {
+    fn from(v: bool) -> Self {
+        FieldValue::Bool(v)
+    }
+}
+
+impl From<i64> for FieldValue {
+    fn from(v: i64) -> Self {
+        FieldValue::I64(v)
+    }
+}
+
+impl From<FieldTable> for FieldValue {
+    fn from(v: FieldTable) -> Self {
+        FieldValue::Table(v)
+    }
+}
+
+fn put(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
+    out.push(kind);
+    out.extend_from_slice(bytes);
+}
+
+fn put_long(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
+    out.push(kind);
+    out.extend((bytes.len() as u32).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// Writes a 32-bit length, then what `fill` writes.
+fn with_length(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+    let at = out.len();
+    out.extend([0; 4]);
+    fill(out);
+    let len = (out.len() - at - 4) as u32;
+    if let Some(place) = out.get_mut(at..at + 4) {
+        place.copy_from_slice(&len.to_be_bytes());
+    }
+}
+
+/// An ordered table of named values.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FieldTable {
+    fields: Vec<(String, FieldValue)>,
+}
+
+impl FieldTable {
+    /// An empty table.
+    pub fn new() -> FieldTable {
+        FieldTable::default()
+    }
+
+    /// Parses the fields of a table (what follows its length).
+    ///
+    /// # Errors
+    /// [`Malformed`] if a field has no known type, or the bytes end early.
+    pub fn parse(bytes: &[u8]) -> Result<FieldTable, Malformed> {
+        Self::read(bytes, 0)
+    }
+
+    fn read(bytes: &[u8], depth: usize) -> Result<FieldTable, Malformed> {
+        let mut r = Reader::new(bytes);
+        let mut fields = Vec::new();
+        while !r.rest().is_empty() {
+            let name = r.short_str()?.to_string();
+            fields.push((name, FieldValue::read(&mut r, depth)?));
+        }
+        Ok(FieldTable { fields })
+    }
+
+    /// Appends the table with its 32-bit length. Names longer than 255 octets do not occur: they
+    /// come from the wire or are our own.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        with_length(out, |out| {
+            for (name, value) in &self.fields {
+                out.push(name.len().min(255) as u8);
+                out.extend(name.bytes().take(255));
+                value.encode_into(out);
+            }
+        });
+    }
+
+    /// The encoded fields without their length, as [`TableRef`] holds them.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.encode_into(&mut out);
+        out.drain(..4);
+        out
+    }
+
+    /// The value of a field.
+    pub fn get(&self, name: &str) -> Option<&FieldValue> {
+        self.fields.iter().find(|(n, _)| n == name).map(|(_, v)| v)
+    }
+
+    /// Sets a field: in its place, or at the end.
+    pub fn insert(&mut self, name: &str, value: impl Into<FieldValue>) {
+        let value = value.into();
+        match self.fields.iter_mut().find(|(n, _)| n == name) {
+            Some((_, place)) => *place = value,
+            None => self.fields.push((name.to_string(), value)),
+        }
+    }
+
+    /// Removes a field.
+    pub fn remove(&mut self, name: &str) -> Option<FieldValue> {
+        let at = self.fields.iter().position(|(n, _)| n == name)?;
+        Some(self.fields.remove(at).1)
+    }
+
+    /// The fields in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &FieldValue)> {
+        self.fields.iter().map(|(n, v)| (n.as_str(), v))
+    }
+
+    /// Number of fields.
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+}
+
+/// A table as it stands in a frame; already checked.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TableRef<'a>(&'a [u8]);
+
+impl<'a> TableRef<'a> {
+    /// A table that was checked, or that we encoded.
+    pub fn unchecked(bytes: &'a [u8]) -> TableRef<'a> {
+        TableRef(bytes)
+    }
+
+    /// The encoded fields, without their length.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The table itself. What was checked parses; anything else is read as empty.
+    pub fn to_table(&self) -> FieldTable {
+        FieldTable::parse(self.0).unwrap_or_default()
+    }
+}
+
+/// Checks a table without building it.
+pub(super) fn check(bytes: &[u8]) -> Result<(), Malformed> {
+    check_table(bytes, 0)
+}
+
+fn check_table(bytes: &[u8], depth: usize) -> Result<(), Malformed> {
+    let mut r = Reader::new(bytes);
+    while !r.rest().is_empty() {
+        r.short_str()?;
+        check_value(&mut r, depth)?;
+    }
+    Ok(())
+}
+
+fn check_value(r: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
+    if depth > NESTING_MAX {
+        return Err(Malformed::Syntax);
+    }
+    match r.octet()? {
+        b't' | b'b' | b'B' => r.bytes(1).map(drop),
+        b's' | b'u' => r.bytes(2).map(drop),
+        b'I' | b'i' | b'f' => r.bytes(4).map(drop),
+        b'l' | b'L' | b'd' | b'T' => r.bytes(8).map(drop),
+        b'D' => r.bytes(5).map(drop),
+        b'S' | b'x' => r.long_str().map(drop),
+        b'V' => Ok(()),
+        b'F' => check_table(r.long_str()?, depth + 1),
+        b'A' => {
+            let mut items = Reader::new(r.long_str()?);
+            while !items.rest().is_empty() {
+                check_value(&mut items, depth + 1)?;
+            }
+            Ok(())
+        }
+        _ => Err(Malformed::Syntax),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn value() -> impl Strategy<Value = FieldValue> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(FieldValue::Bool),
+            any::<i8>().prop_map(FieldValue::I8),
+            any::<u8>().prop_map(FieldValue::U8),
+            any::<i16>().prop_map(FieldValue::I16),
+            any::<u16>().prop_map(FieldValue::U16),
+            any::<i32>().prop_map(FieldValue::I32),
+            any::<u32>().prop_map(FieldValue::U32),
+            any::<i64>().prop_map(FieldValue::I64),
+            (-1e9f32..1e9).prop_map(FieldValue::F32),
+            (-1e9f64..1e9).prop_map(FieldValue::F64),
+            (any::<u8>(), any::<u32>())
+                .prop_map(|(scale, value)| FieldValue::Decimal { scale, value }),
+            any::<Vec<u8>>().prop_map(FieldValue::LongStr),
+            any::<Vec<u8>>().prop_map(FieldValue::Bytes),
+            any::<u64>().prop_map(FieldValue::Timestamp),
+            Just(FieldValue::Void),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(FieldValue::Array),
+                prop::collection::vec(("[a-z]{0,9}", inner), 0..5)
+                    .prop_map(|fields| FieldValue::Table(FieldTable { fields })),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_type_comes_back(fields in prop::collection::vec(("[a-zé-]{0,20}", value()), 0..8)) {
+            let table = FieldTable { fields };
+            let bytes = table.to_bytes();
+            prop_assert!(check(&bytes).is_ok());
+            prop_assert_eq!(FieldTable::parse(&bytes).unwrap(), table);
+        }
+
+        #[test]
+        fn check_and_parse_agree_on_any_bytes(bytes in any::<Vec<u8>>()) {
+            prop_assert_eq!(check(&bytes).is_ok(), FieldTable::parse(&bytes).is_ok());
+        }
+    }
+
+    #[test]
+    fn nesting_has_a_limit() {
+        let mut value = FieldValue::Void;
+        for _ in 0..=NESTING_MAX + 1 {
+            value = FieldValue::Array(vec![value]);
+        }
+        let table = FieldTable {
+            fields: vec![("deep".into(), value)],
+        };
+        assert_eq!(FieldTable::parse(&table.to_bytes()), Err(Malformed::Syntax));
+    }
+
+    #[test]
+    fn the_unsigned_looking_letter_is_signed() {
+        let mut bytes = vec![1, b'k', b'L'];
+        bytes.extend((-5i64).to_be_bytes());
+        let table = FieldTable::parse(&bytes).expect("valid");
+        assert_eq!(table.get("k"), Some(&FieldValue::I64(-5)));
+    }
+}

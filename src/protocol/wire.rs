@@ -1,0 +1,198 @@
+//! Reading and writing the primitive types: integers, short and long strings, tables.
+
+use std::fmt;
+
+use bytes::{BufMut, BytesMut};
+use nom::IResult;
+use nom::bytes::complete::take;
+use nom::number::complete::{be_u8, be_u16, be_u32, be_u64};
+
+use super::field_table::{self, TableRef};
+use super::methods::MethodId;
+
+/// Why arguments did not decode.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Malformed {
+    /// They end early, or a field has no known type.
+    Syntax,
+    /// A short string is not UTF-8.
+    Utf8,
+}
+
+impl Malformed {
+    /// The error for the frame with this payload.
+    pub fn of(self, payload: &[u8]) -> DecodeError {
+        match self {
+            Malformed::Syntax => DecodeError::Malformed(Octets::of(payload)),
+            Malformed::Utf8 => DecodeError::MalformedUtf8,
+        }
+    }
+}
+
+/// A frame whose payload cannot be understood.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum DecodeError {
+    /// No such method; RabbitMQ answers 503 `unimplemented method`.
+    UnknownMethod(MethodId),
+    /// The arguments do not decode; RabbitMQ answers 501.
+    Malformed(Octets),
+    /// A short string is not UTF-8; RabbitMQ answers 501.
+    MalformedUtf8,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DecodeError::UnknownMethod(_) => f.write_str("unimplemented method"),
+            DecodeError::Malformed(octets) => write!(f, "cannot decode {octets}"),
+            DecodeError::MalformedUtf8 => f.write_str("Malformed UTF-8 in shortstr"),
+        }
+    }
+}
+
+/// The first octets of something at fault, shown as RabbitMQ shows them: `<<1,2,3>>`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Octets {
+    first: Vec<u8>,
+}
+
+impl Octets {
+    /// Octets shown at most.
+    pub const SHOWN: usize = 16;
+
+    /// Of these bytes.
+    pub fn of(bytes: &[u8]) -> Octets {
+        Octets {
+            first: bytes.iter().take(Self::SHOWN).copied().collect(),
+        }
+    }
+}
+
+impl fmt::Display for Octets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<<")?;
+        for (i, octet) in self.first.iter().enumerate() {
+            write!(f, "{}{octet}", if i == 0 { "" } else { "," })?;
+        }
+        f.write_str(">>")
+    }
+}
+
+/// Reads primitives from the front of a slice.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Reads `bytes` from the start.
+    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
+        Reader { rest: bytes }
+    }
+
+    /// What was not read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    fn apply<T>(&mut self, parsed: IResult<&'a [u8], T, ()>) -> Result<T, Malformed> {
+        let (rest, value) = parsed.map_err(|_| Malformed::Syntax)?;
+        self.rest = rest;
+        Ok(value)
+    }
+
+    /// An unsigned octet.
+    pub fn octet(&mut self) -> Result<u8, Malformed> {
+        self.apply(be_u8(self.rest))
+    }
+
+    /// An unsigned 16-bit integer.
+    pub fn short(&mut self) -> Result<u16, Malformed> {
+        self.apply(be_u16(self.rest))
+    }
+
+    /// An unsigned 32-bit integer.
+    pub fn long(&mut self) -> Result<u32, Malformed> {
+        self.apply(be_u32(self.rest))
+    }
+
+    /// An unsigned 64-bit integer.
+    pub fn longlong(&mut self) -> Result<u64, Malformed> {
+        self.apply(be_u64(self.rest))
+    }
+
+    /// So many octets.
+    pub fn bytes(&mut self, n: usize) -> Result<&'a [u8], Malformed> {
+        self.apply(take(n)(self.rest))
+    }
+
+    /// A string of at most 255 octets, UTF-8.
+    pub fn short_str(&mut self) -> Result<&'a str, Malformed> {
+        let len = self.octet()?;
+        let bytes = self.bytes(usize::from(len))?;
+        std::str::from_utf8(bytes).map_err(|_| Malformed::Utf8)
+    }
+
+    /// A string of octets with a 32-bit length.
+    pub fn long_str(&mut self) -> Result<&'a [u8], Malformed> {
+        let len = self.long()?;
+        self.bytes(len as usize)
+    }
+
+    /// A field table, checked to the last field.
+    pub fn table(&mut self) -> Result<TableRef<'a>, Malformed> {
+        let bytes = self.long_str()?;
+        field_table::check(bytes)?;
+        Ok(TableRef::unchecked(bytes))
+    }
+
+    /// Class and method id.
+    pub fn method_id(&mut self) -> Result<MethodId, Malformed> {
+        Ok(MethodId {
+            class: self.short()?,
+            method: self.short()?,
+        })
+    }
+}
+
+/// Appends primitives to a buffer.
+pub struct Writer<'a>(pub &'a mut BytesMut);
+
+impl Writer<'_> {
+    /// An unsigned octet.
+    pub fn octet(&mut self, v: u8) {
+        self.0.put_u8(v);
+    }
+
+    /// An unsigned 16-bit integer.
+    pub fn short(&mut self, v: u16) {
+        self.0.put_u16(v);
+    }
+
+    /// An unsigned 32-bit integer.
+    pub fn long(&mut self, v: u32) {
+        self.0.put_u32(v);
+    }
+
+    /// An unsigned 64-bit integer.
+    pub fn longlong(&mut self, v: u64) {
+        self.0.put_u64(v);
+    }
+
+    /// A short string; what does not fit in 255 octets is cut at a character.
+    pub fn short_str(&mut self, v: &str) {
+        let mut end = v.len().min(255);
+        while !v.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.0.put_u8(end as u8);
+        self.0
+            .put_slice(v.as_bytes().get(..end).unwrap_or_default());
+    }
+
+    /// A long string or an encoded table.
+    pub fn long_str(&mut self, v: &[u8]) {
+        self.0.put_u32(v.len() as u32);
+        self.0.put_slice(v);
+    }
+}
