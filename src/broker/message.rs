@@ -79,8 +79,7 @@ struct Stored<B: ?Sized> {
     properties_len: u32,
     exchange_len: u8,
     routing_key_len: u8,
-    /// `delivery_mode` is 2.
-    persistent: bool,
+    flags: u8,
     /// The contents when they are larger than [`INLINE_MAX_BYTES`]; empty otherwise.
     large: Box<[u8]>,
     inline: B,
@@ -114,9 +113,15 @@ pub struct Parts<'a> {
     pub routing_key: &'a str,
     /// Raw property flags and list of the content header.
     pub properties: &'a [u8],
-    /// Whether `delivery_mode` is 2.
-    pub persistent: bool,
+    /// Sum of the `FLAG_` constants that hold.
+    pub flags: u8,
 }
+
+/// `delivery_mode` is 2.
+pub const FLAG_PERSISTENT: u8 = 1;
+
+/// We dead-lettered it: its `x-death` header is ours, not something a client made up.
+pub const FLAG_DEAD_LETTERED: u8 = 2;
 
 macro_rules! in_class {
     ($len:expr, $head:expr, $($class:literal)+) => {
@@ -133,7 +138,7 @@ struct Head {
     properties_len: u32,
     exchange_len: u8,
     routing_key_len: u8,
-    persistent: bool,
+    flags: u8,
 }
 
 impl Head {
@@ -143,7 +148,7 @@ impl Head {
             properties_len: self.properties_len,
             exchange_len: self.exchange_len,
             routing_key_len: self.routing_key_len,
-            persistent: self.persistent,
+            flags: self.flags,
             large: Box::default(),
             inline,
         }
@@ -176,7 +181,7 @@ impl Message {
                 .expect("properties fit in one frame"),
             exchange_len: u8::try_from(parts.exchange.len()).expect("a short string"),
             routing_key_len: u8::try_from(parts.routing_key.len()).expect("a short string"),
-            persistent: parts.persistent,
+            flags: parts.flags,
         };
         let len =
             parts.exchange.len() + parts.routing_key.len() + parts.properties.len() + body_len;
@@ -247,7 +252,17 @@ impl Message {
 
     /// Whether `delivery_mode` is 2.
     pub fn is_persistent(&self) -> bool {
-        self.0.persistent
+        self.0.flags & FLAG_PERSISTENT != 0
+    }
+
+    /// Whether it was dead-lettered here.
+    pub fn is_dead_lettered(&self) -> bool {
+        self.0.flags & FLAG_DEAD_LETTERED != 0
+    }
+
+    /// The flags it was built with.
+    pub fn flags(&self) -> u8 {
+        self.0.flags
     }
 }
 
@@ -272,7 +287,7 @@ mod tests {
             exchange: "ex",
             routing_key: "key",
             properties,
-            persistent: true,
+            flags: FLAG_PERSISTENT,
         }
     }
 

@@ -1,4 +1,310 @@
-//! The domain: synchronous, in memory. No tokio, no sockets, no files, no reply codes.
+//! The domain: vhosts, exchanges, queues, messages.
+//!
+//! Synchronous and in memory. No tokio, no sockets, no files, no reply codes: what the core needs
+//! from outside is in [`ports`], what it asks of its caller in [`effects`].
 
+pub mod access;
+pub mod arguments;
+pub mod batch;
+pub mod dead_letter;
+pub mod definitions;
+pub mod effects;
+pub mod exchange;
 pub mod message;
+pub mod outlet;
 pub mod ports;
+pub mod queue;
+pub mod routing;
+pub mod vhost;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
+
+use self::access::{Access, Permissions, User};
+use self::definitions::{DefinitionError, StoredBinding, StoredQueue, fields, key_parts};
+use self::ports::{
+    Definition, DefinitionKind, LogFailed, Lsn, MessageLog, QueueId, Records, RecoveredRun,
+    Scheduler,
+};
+use self::queue::Queue;
+use self::vhost::Vhost;
+use crate::protocol::field_table::{FieldTable, FieldValue};
+
+/// Names a connection while the broker runs.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ConnectionId(pub u64);
+
+/// Key of the definition that keeps queue ids from being used twice.
+pub(crate) const NEXT_QUEUE_ID: &str = "next_queue_id";
+
+const UNPOISONED: &str = "a panic aborts the process";
+
+/// Everything.
+pub struct Broker {
+    vhosts: RwLock<HashMap<Box<str>, Arc<Vhost>>>,
+    access: Access,
+    log: Arc<dyn MessageLog>,
+    scheduler: OnceLock<Arc<dyn Scheduler>>,
+    next_queue_id: Arc<AtomicU64>,
+    next_connection_id: AtomicU64,
+}
+
+/// A definition that was set aside at start, with the reason.
+pub type Skipped = (String, DefinitionError);
+
+impl Broker {
+    /// A broker with what the store has. Definitions that cannot be read are returned: a broker
+    /// that starts without them, and says so, serves better than one that does not start.
+    pub fn new(log: Arc<dyn MessageLog>, stored: &[Definition]) -> (Broker, Vec<Skipped>) {
+        let broker = Broker {
+            vhosts: RwLock::default(),
+            access: Access::default(),
+            log,
+            scheduler: OnceLock::new(),
+            next_queue_id: Arc::new(AtomicU64::new(1)),
+            next_connection_id: AtomicU64::new(1),
+        };
+        let mut skipped = Vec::new();
+        // In this order, whatever refers to something comes after it.
+        let order = [
+            DefinitionKind::Meta,
+            DefinitionKind::Vhost,
+            DefinitionKind::User,
+            DefinitionKind::Permission,
+            DefinitionKind::Exchange,
+            DefinitionKind::Queue,
+            DefinitionKind::Binding,
+        ];
+        for kind in order {
+            for (_, key, value) in stored.iter().filter(|(k, ..)| *k == kind) {
+                if let Err(error) = broker.restore(kind, key, value) {
+                    skipped.push((
+                        format!("{kind:?} {}", key_parts(key).unwrap_or_default().join(" ")),
+                        error,
+                    ));
+                }
+            }
+        }
+        (broker, skipped)
+    }
+
+    fn restore(
+        &self,
+        kind: DefinitionKind,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), DefinitionError> {
+        let missing = |what: &str| DefinitionError(format!("its {what} is not defined"));
+        let text = |t: &FieldTable, name: &str| {
+            t.get(name)
+                .and_then(FieldValue::as_str)
+                .unwrap_or("")
+                .to_string()
+        };
+        match kind {
+            DefinitionKind::Meta => {
+                let next = fields(value)?
+                    .get("next")
+                    .and_then(FieldValue::as_integer)
+                    .unwrap_or(1);
+                self.next_queue_id.fetch_max(next as u64, Ordering::Relaxed);
+            }
+            DefinitionKind::Vhost => {
+                fields(value)?;
+                self.insert_vhost(&key_parts(key)?.concat());
+            }
+            DefinitionKind::User => {
+                let t = fields(value)?;
+                self.access.put_user(User {
+                    name: key_parts(key)?.concat(),
+                    password_hash: text(&t, "password_hash"),
+                    hashing_algorithm: text(&t, "hashing_algorithm"),
+                    tags: dead_letter::string_array(Some(&t), "tags"),
+                });
+            }
+            DefinitionKind::Permission => {
+                let [user, vhost] =
+                    <[String; 2]>::try_from(key_parts(key)?).map_err(|_| missing("key"))?;
+                let t = fields(value)?;
+                let permissions = Permissions::new(
+                    &text(&t, "configure"),
+                    &text(&t, "write"),
+                    &text(&t, "read"),
+                )
+                .map_err(|e| DefinitionError(e.to_string()))?;
+                self.access.put_permissions(&user, &vhost, permissions);
+            }
+            DefinitionKind::Exchange => {
+                let (vhost, info) = definitions::read_exchange(key, value)?;
+                self.vhost(&vhost)
+                    .ok_or_else(|| missing("vhost"))?
+                    .restore_exchange(info);
+            }
+            DefinitionKind::Queue => {
+                let (vhost, stored) = StoredQueue::read(key, value)?;
+                let vhost = self.vhost(&vhost).ok_or_else(|| missing("vhost"))?;
+                self.next_queue_id
+                    .fetch_max(stored.id + 1, Ordering::Relaxed);
+                vhost
+                    .restore_queue(stored)
+                    .map_err(|e| DefinitionError(format!("{e:?}")))?;
+            }
+            DefinitionKind::Binding => {
+                let (vhost, stored) = StoredBinding::read(key, value)?;
+                let vhost = self.vhost(&vhost).ok_or_else(|| missing("vhost"))?;
+                if !vhost.restore_binding(&stored) {
+                    return Err(missing("source or destination"));
+                }
+            }
+            DefinitionKind::Parameter => {}
+        }
+        Ok(())
+    }
+
+    /// Hands the copies that recovery found to their queues; `recover` calls back with each run.
+    pub fn recover_messages(
+        &self,
+        recover: impl FnOnce(&dyn Fn(QueueId) -> bool, &mut dyn FnMut(RecoveredRun)),
+        now: u64,
+    ) {
+        let queues: HashMap<QueueId, Arc<Queue>> =
+            self.all_queues().into_iter().map(|q| (q.id(), q)).collect();
+        let mut batch = batch::Batch::default();
+        recover(&|id| queues.contains_key(&id), &mut |run| {
+            if let Some(queue) = queues.get(&run.target.queue) {
+                queue.recover(&run, now, &mut batch.fx);
+            }
+        });
+        for queue in queues.values() {
+            queue.touch(now, &mut batch.fx);
+            queue.tick(now, &mut batch.fx);
+        }
+        // The log was just opened: if it fails now, the first publish will say so.
+        let _ = batch.flush(self, now);
+    }
+
+    /// Where messages and definitions become durable.
+    pub fn log(&self) -> &Arc<dyn MessageLog> {
+        &self.log
+    }
+
+    /// Who does what queues ask for; set once, when the server starts.
+    pub fn set_scheduler(&self, scheduler: Arc<dyn Scheduler>) {
+        // A second scheduler would be a mistake of the shell; the first one stays.
+        let _ = self.scheduler.set(scheduler);
+    }
+
+    /// See [`Self::set_scheduler`].
+    pub fn scheduler(&self) -> Option<&Arc<dyn Scheduler>> {
+        self.scheduler.get()
+    }
+
+    /// Users and permissions.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// A new connection's id.
+    pub fn next_connection_id(&self) -> ConnectionId {
+        ConnectionId(self.next_connection_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A vhost by name.
+    pub fn vhost(&self, name: &str) -> Option<Arc<Vhost>> {
+        self.vhosts.read().expect(UNPOISONED).get(name).cloned()
+    }
+
+    /// All vhosts.
+    pub fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        self.vhosts
+            .read()
+            .expect(UNPOISONED)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// All queues of all vhosts.
+    pub fn all_queues(&self) -> Vec<Arc<Queue>> {
+        self.vhosts().iter().flat_map(|v| v.queues()).collect()
+    }
+
+    fn insert_vhost(&self, name: &str) {
+        let vhost = Vhost::new(name, self.log.clone(), self.next_queue_id.clone());
+        self.vhosts
+            .write()
+            .expect(UNPOISONED)
+            .entry(name.into())
+            .or_insert(vhost);
+    }
+
+    fn put(
+        &self,
+        kind: DefinitionKind,
+        parts: &[&str],
+        table: FieldTable,
+    ) -> Result<Lsn, LogFailed> {
+        let parts: Vec<&[u8]> = parts.iter().map(|p| p.as_bytes()).collect();
+        let mut records = Records::default();
+        records
+            .definitions
+            .push(definitions::put(kind, &parts, table));
+        Ok(self.log.append(&mut records)?.lsn)
+    }
+
+    /// Adds a vhost; nothing happens if it is there.
+    ///
+    /// # Errors
+    /// [`LogFailed`]
+    pub fn add_vhost(&self, name: &str) -> Result<Lsn, LogFailed> {
+        if self.vhost(name).is_some() {
+            return Ok(Lsn::default());
+        }
+        let lsn = self.put(DefinitionKind::Vhost, &[name], FieldTable::new())?;
+        self.insert_vhost(name);
+        Ok(lsn)
+    }
+
+    /// Adds or replaces a user.
+    ///
+    /// # Errors
+    /// [`LogFailed`]
+    pub fn put_user(&self, user: User) -> Result<Lsn, LogFailed> {
+        let mut t = FieldTable::new();
+        t.insert("password_hash", user.password_hash.as_str());
+        t.insert("hashing_algorithm", user.hashing_algorithm.as_str());
+        let tags = user
+            .tags
+            .iter()
+            .map(|tag| FieldValue::from(tag.as_str()))
+            .collect();
+        t.insert("tags", FieldValue::Array(tags));
+        let lsn = self.put(DefinitionKind::User, &[&user.name], t)?;
+        self.access.put_user(user);
+        Ok(lsn)
+    }
+
+    /// Sets what a user may do in a vhost; the patterns are configure, write, read.
+    ///
+    /// # Errors
+    /// [`LogFailed`], or a text that says which pattern is no regular expression.
+    pub fn put_permissions(
+        &self,
+        user: &str,
+        vhost: &str,
+        patterns: [&str; 3],
+    ) -> Result<Lsn, String> {
+        let [configure, write, read] = patterns;
+        let permissions = Permissions::new(configure, write, read).map_err(|e| e.to_string())?;
+        let mut t = FieldTable::new();
+        t.insert("configure", configure);
+        t.insert("write", write);
+        t.insert("read", read);
+        let lsn = self
+            .put(DefinitionKind::Permission, &[user, vhost], t)
+            .map_err(|e| e.to_string())?;
+        self.access.put_permissions(user, vhost, permissions);
+        Ok(lsn)
+    }
+}

@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::message::Message;
+use super::queue::Queue;
 
 /// Position in the log: everything staged before it is durable once [`MessageLog::durable`] is at
 /// least this. Monotonic, without meaning otherwise; zero is before everything.
@@ -108,8 +109,8 @@ impl DefinitionKind {
     ];
 }
 
-/// What one flush stages: all or nothing after a crash, in this order: settles, deleted queues,
-/// definitions, publishes.
+/// What one flush stages: all or nothing after a crash, in this order: settles, definitions,
+/// publishes.
 ///
 /// The caller keeps one and reuses its vectors; [`MessageLog::append`] leaves it empty.
 #[derive(Debug, Default)]
@@ -120,8 +121,6 @@ pub struct Records {
     /// Ranges of copies that are done with, first and last id inclusive: the queue holds a live copy
     /// of every id in the range (a purged run).
     pub settled_ranges: Vec<(QueueId, MessageId, MessageId)>,
-    /// Queues that no longer exist: all their copies are done with.
-    pub deleted_queues: Vec<QueueId>,
     /// Definition changes.
     pub definitions: Vec<DefinitionChange>,
     /// Messages.
@@ -135,7 +134,6 @@ impl Records {
     pub fn is_empty(&self) -> bool {
         self.settles.is_empty()
             && self.settled_ranges.is_empty()
-            && self.deleted_queues.is_empty()
             && self.definitions.is_empty()
             && self.publishes.is_empty()
     }
@@ -144,7 +142,6 @@ impl Records {
     pub fn clear(&mut self) {
         self.settles.clear();
         self.settled_ranges.clear();
-        self.deleted_queues.clear();
         self.definitions.clear();
         self.publishes.clear();
         self.targets.clear();
@@ -244,3 +241,13 @@ pub struct RecoveredRun {
 
 /// One definition as recovered: kind, key, value.
 pub type Definition = (DefinitionKind, Vec<u8>, Vec<u8>);
+
+/// Work that queues ask for and that is done elsewhere: later, or where waiting for a disk is
+/// allowed.
+pub trait Scheduler: Send + Sync {
+    /// Calls [`Queue::tick`] at `at`, unix milliseconds.
+    fn arm(&self, queue: &Arc<Queue>, at: u64);
+
+    /// Reads [`Queue::wanted`] from the log and hands it to [`Queue::arrived`].
+    fn page_in(&self, queue: &Arc<Queue>);
+}

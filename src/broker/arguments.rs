@@ -1,0 +1,520 @@
+//! Queue and consumer arguments: parsed once into settings, never read again.
+//!
+//! One table names every argument that RabbitMQ honours for a classic queue, how it is read, and
+//! whether a redeclaration compares it. Arguments that RabbitMQ does not know are accepted and ignored,
+//! as RabbitMQ does; arguments it honours and we do not yet are refused.
+
+use crate::protocol::field_table::{FieldTable, FieldValue};
+
+/// The largest time a queue argument takes, in milliseconds: ten years, as in RabbitMQ.
+pub const MILLIS_MAX: i64 = 315_360_000_000;
+
+/// What happens to messages beyond a queue's length limit.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Overflow {
+    /// The oldest is dropped or dead-lettered.
+    #[default]
+    DropHead,
+    /// The new one is refused.
+    RejectPublish,
+    /// The new one is refused and dead-lettered.
+    RejectPublishDlx,
+}
+
+/// Where dead messages go.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DeadLetterTarget {
+    /// Exchange; empty for the default exchange.
+    pub exchange: Box<str>,
+    /// Routing key instead of the message's own.
+    pub routing_key: Option<Box<str>>,
+}
+
+/// What a queue's arguments mean. Times in milliseconds.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct QueueSettings {
+    /// `x-message-ttl`
+    pub message_ttl: Option<u64>,
+    /// `x-expires`: an unused queue goes after this.
+    pub expires: Option<u64>,
+    /// `x-max-length`: ready messages.
+    pub max_length: Option<u64>,
+    /// `x-max-length-bytes`: bytes of their bodies.
+    pub max_length_bytes: Option<u64>,
+    /// `x-overflow`
+    pub overflow: Overflow,
+    /// `x-dead-letter-exchange` and `x-dead-letter-routing-key`
+    pub dead_letter: Option<DeadLetterTarget>,
+    /// `x-max-priority`; none: one level.
+    pub max_priority: Option<u8>,
+    /// `x-single-active-consumer`
+    pub single_active_consumer: bool,
+}
+
+/// An argument that does not do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArgumentError {
+    /// The argument.
+    pub argument: &'static str,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with an argument.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(
+    missing_docs,
+    reason = "named after RabbitMQ's own terms, which the texts show"
+)]
+pub enum Problem {
+    ExpectedInteger(&'static str),
+    UnacceptableType(&'static str),
+    ValueNegative(i64),
+    ValueZero,
+    ValueTooLarge(i64),
+    MaxValueExceeded(i64),
+    InvalidOverflow(String),
+    RoutingKeyWithoutExchange,
+    UnsupportedQueueType(String),
+    UnsupportedQueueVersion(i64),
+    InvalidQueueMode,
+    /// A dead-letter exchange that is no string; RabbitMQ words this differently.
+    InvalidType(&'static str),
+    /// Known to RabbitMQ for other types of queue.
+    NotForThisType,
+    /// RabbitMQ honours it and we do not yet.
+    NotSupportedYet,
+}
+
+type Parse = fn(&mut Draft, &FieldValue) -> Result<(), Problem>;
+
+struct Argument {
+    key: &'static str,
+    parse: Parse,
+}
+
+#[derive(Default)]
+struct Draft {
+    settings: QueueSettings,
+    dlx: Option<Box<str>>,
+    dlk: Option<Box<str>>,
+}
+
+/// Every argument of a classic queue that is validated, and compared when the queue is declared
+/// again.
+const QUEUE_ARGUMENTS: &[Argument] = &[
+    Argument {
+        key: "x-dead-letter-exchange",
+        parse: |d, v| set(&mut d.dlx, string(v)?),
+    },
+    Argument {
+        key: "x-dead-letter-routing-key",
+        parse: |d, v| set(&mut d.dlk, text(v)?),
+    },
+    Argument {
+        key: "x-message-ttl",
+        parse: |d, v| set(&mut d.settings.message_ttl, millis(v)?),
+    },
+    Argument {
+        key: "x-expires",
+        parse: |d, v| match millis(v)? {
+            0 => Err(Problem::ValueZero),
+            ms => set(&mut d.settings.expires, ms),
+        },
+    },
+    Argument {
+        key: "x-max-length",
+        parse: |d, v| set(&mut d.settings.max_length, count(v)?),
+    },
+    Argument {
+        key: "x-max-length-bytes",
+        parse: |d, v| set(&mut d.settings.max_length_bytes, count(v)?),
+    },
+    Argument {
+        key: "x-overflow",
+        parse: |d, v| {
+            d.settings.overflow = match v.as_str() {
+                Some("drop-head") => Overflow::DropHead,
+                Some("reject-publish") => Overflow::RejectPublish,
+                Some("reject-publish-dlx") => Overflow::RejectPublishDlx,
+                Some(other) => return Err(Problem::InvalidOverflow(other.to_string())),
+                None => return Err(Problem::UnacceptableType(v.type_name())),
+            };
+            Ok(())
+        },
+    },
+    Argument {
+        key: "x-max-priority",
+        parse: |d, v| match integer(v)? {
+            n if n < 0 => Err(Problem::ValueNegative(n)),
+            n => set(
+                &mut d.settings.max_priority,
+                u8::try_from(n).map_err(|_| Problem::MaxValueExceeded(n))?,
+            ),
+        },
+    },
+    Argument {
+        key: "x-single-active-consumer",
+        parse: |d, v| {
+            let FieldValue::Bool(on) = v else {
+                return Err(Problem::UnacceptableType(v.type_name()));
+            };
+            d.settings.single_active_consumer = *on;
+            Ok(())
+        },
+    },
+    Argument {
+        key: "x-queue-type",
+        parse: |_, v| match v.as_str() {
+            Some("classic") => Ok(()),
+            Some(other) => Err(Problem::UnsupportedQueueType(other.to_string())),
+            None => Err(Problem::UnacceptableType(v.type_name())),
+        },
+    },
+    Argument {
+        key: "x-queue-mode",
+        parse: |_, v| match v.as_str() {
+            Some("default" | "lazy") => Ok(()),
+            _ => Err(Problem::InvalidQueueMode),
+        },
+    },
+    Argument {
+        key: "x-queue-version",
+        parse: |_, v| match integer(v)? {
+            2 => Ok(()),
+            n => Err(Problem::UnsupportedQueueVersion(n)),
+        },
+    },
+];
+
+/// Known to RabbitMQ for quorum queues and streams only.
+const OTHER_TYPES: &[&str] = &[
+    "x-delivery-limit",
+    "x-dead-letter-strategy",
+    "x-quorum-initial-group-size",
+    "x-initial-cluster-size",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+    "x-stream-filter-size-bytes",
+    "x-consumer-timeout",
+    "x-consumer-disconnected-timeout",
+    "x-delayed-retry-type",
+    "x-delayed-retry-min",
+    "x-delayed-retry-max",
+];
+
+/// Part of extensions that we do not have yet: accepted and ignored they would mislead.
+const NOT_YET: &[&str] = &[
+    "x-message-deduplication",
+    "x-cache-size",
+    "x-cache-ttl",
+    "x-deduplication-header",
+];
+
+fn set<T>(place: &mut Option<T>, value: T) -> Result<(), Problem> {
+    *place = Some(value);
+    Ok(())
+}
+
+fn integer(v: &FieldValue) -> Result<i64, Problem> {
+    v.as_integer()
+        .ok_or(Problem::ExpectedInteger(v.type_name()))
+}
+
+fn count(v: &FieldValue) -> Result<u64, Problem> {
+    let n = integer(v)?;
+    u64::try_from(n).map_err(|_| Problem::ValueNegative(n))
+}
+
+fn millis(v: &FieldValue) -> Result<u64, Problem> {
+    match integer(v)? {
+        n if n > MILLIS_MAX => Err(Problem::ValueTooLarge(n)),
+        n => u64::try_from(n).map_err(|_| Problem::ValueNegative(n)),
+    }
+}
+
+fn string(v: &FieldValue) -> Result<Box<str>, Problem> {
+    v.as_str()
+        .map(Into::into)
+        .ok_or(Problem::InvalidType(v.type_name()))
+}
+
+fn text(v: &FieldValue) -> Result<Box<str>, Problem> {
+    v.as_str()
+        .map(Into::into)
+        .ok_or(Problem::UnacceptableType(v.type_name()))
+}
+
+impl QueueSettings {
+    /// Parses the arguments of `queue.declare`.
+    ///
+    /// # Errors
+    /// The first argument that does not do.
+    pub fn parse(arguments: &FieldTable) -> Result<QueueSettings, ArgumentError> {
+        let mut draft = Draft::default();
+        for argument in QUEUE_ARGUMENTS {
+            if let Some(value) = arguments.get(argument.key) {
+                (argument.parse)(&mut draft, value).map_err(|problem| ArgumentError {
+                    argument: argument.key,
+                    problem,
+                })?;
+            }
+        }
+        for (list, problem) in [
+            (OTHER_TYPES, Problem::NotForThisType),
+            (NOT_YET, Problem::NotSupportedYet),
+        ] {
+            if let Some(argument) = list.iter().find(|key| arguments.get(key).is_some()) {
+                return Err(ArgumentError { argument, problem });
+            }
+        }
+        let mut settings = draft.settings;
+        settings.dead_letter = match (draft.dlx, draft.dlk) {
+            (Some(exchange), routing_key) => Some(DeadLetterTarget {
+                exchange,
+                routing_key,
+            }),
+            (None, None) => None,
+            (None, Some(_)) => {
+                let argument = "x-dead-letter-routing-key";
+                return Err(ArgumentError {
+                    argument,
+                    problem: Problem::RoutingKeyWithoutExchange,
+                });
+            }
+        };
+        Ok(settings)
+    }
+}
+
+/// An argument that differs from what the queue or exchange was declared with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inequivalent {
+    /// The argument or property.
+    pub argument: &'static str,
+    /// As declared now.
+    pub received: Option<FieldValue>,
+    /// As it is.
+    pub current: Option<FieldValue>,
+}
+
+/// Compares the arguments of a redeclaration with those a queue has.
+///
+/// # Errors
+/// The first difference that matters.
+pub fn queue_equivalence(current: &FieldTable, received: &FieldTable) -> Result<(), Inequivalent> {
+    let keys = QUEUE_ARGUMENTS.iter().map(|a| a.key);
+    for key in keys {
+        let (have, got) = (current.get(key), received.get(key));
+        let classic = FieldValue::from("classic");
+        let (have, got) = match key {
+            "x-queue-type" => (have.or(Some(&classic)), got.or(Some(&classic))),
+            _ => (have, got),
+        };
+        equivalent(key, have, got)?;
+    }
+    Ok(())
+}
+
+/// Compares one argument.
+///
+/// # Errors
+/// [`Inequivalent`] if they differ; integers of any width are equal if their numbers are.
+pub fn equivalent(
+    argument: &'static str,
+    current: Option<&FieldValue>,
+    received: Option<&FieldValue>,
+) -> Result<(), Inequivalent> {
+    let same = match (current, received) {
+        (Some(a), Some(b)) => match (a.as_integer(), b.as_integer()) {
+            (Some(a), Some(b)) => a == b,
+            _ => a == b,
+        },
+        (None, None) => true,
+        _ => false,
+    };
+    if same {
+        return Ok(());
+    }
+    Err(Inequivalent {
+        argument,
+        received: received.cloned(),
+        current: current.cloned(),
+    })
+}
+
+/// What a consumer's arguments mean.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ConsumerSettings {
+    /// `x-priority`
+    pub priority: i32,
+}
+
+impl ConsumerSettings {
+    /// Parses the arguments of `basic.consume`.
+    ///
+    /// # Errors
+    /// The first argument that does not do.
+    pub fn parse(arguments: &FieldTable) -> Result<ConsumerSettings, ArgumentError> {
+        let mut settings = ConsumerSettings::default();
+        if let Some(value) = arguments.get("x-priority") {
+            let argument = "x-priority";
+            let n = integer(value).map_err(|problem| ArgumentError { argument, problem })?;
+            settings.priority = n.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+        }
+        let other = [
+            "x-stream-offset",
+            "x-stream-filter",
+            "x-stream-match-unfiltered",
+            "x-consumer-timeout",
+        ];
+        if let Some(argument) = other.into_iter().find(|key| arguments.get(key).is_some()) {
+            return Err(ArgumentError {
+                argument,
+                problem: Problem::NotForThisType,
+            });
+        }
+        Ok(settings)
+    }
+}
+
+/// Why a message's `expiration` does not do; the texts are RabbitMQ's.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[allow(missing_docs, reason = "RabbitMQ's own terms")]
+pub enum ExpirationError {
+    NoInteger,
+    LeftoverString(String),
+    ValueNegative(i64),
+    ValueTooLarge(i64),
+}
+
+/// Reads a message's `expiration`: milliseconds in decimal.
+///
+/// # Errors
+/// [`ExpirationError`]
+pub fn parse_expiration(text: &str) -> Result<u64, ExpirationError> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let end = digits
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(digits.len());
+    if end == 0 {
+        return Err(ExpirationError::NoInteger);
+    }
+    let at = text.len() - digits.len() + end;
+    if at < text.len() {
+        return Err(ExpirationError::LeftoverString(text[at..].to_string()));
+    }
+    match text.parse::<i64>() {
+        Ok(n) if n < 0 => Err(ExpirationError::ValueNegative(n)),
+        Ok(n) if n > MILLIS_MAX => Err(ExpirationError::ValueTooLarge(n)),
+        Ok(n) => Ok(n.unsigned_abs()),
+        Err(_) => Err(ExpirationError::ValueTooLarge(i64::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(key: &str, value: impl Into<FieldValue>) -> FieldTable {
+        let mut t = FieldTable::new();
+        t.insert(key, value);
+        t
+    }
+
+    fn problem(key: &str, value: impl Into<FieldValue>) -> Problem {
+        QueueSettings::parse(&one(key, value))
+            .expect_err("refused")
+            .problem
+    }
+
+    #[test]
+    fn good_arguments_are_understood() {
+        let mut t = one("x-message-ttl", FieldValue::I32(60_000));
+        t.insert("x-max-length", 10i64);
+        t.insert("x-overflow", "reject-publish");
+        t.insert("x-dead-letter-exchange", "");
+        t.insert("x-dead-letter-routing-key", "dead");
+        t.insert("x-max-priority", FieldValue::U8(9));
+        t.insert("x-unheard-of", FieldValue::Void);
+        let s = QueueSettings::parse(&t).expect("fine");
+        assert_eq!(
+            (s.message_ttl, s.max_length, s.max_priority),
+            (Some(60_000), Some(10), Some(9))
+        );
+        assert_eq!(s.overflow, Overflow::RejectPublish);
+        let dead = DeadLetterTarget {
+            exchange: "".into(),
+            routing_key: Some("dead".into()),
+        };
+        assert_eq!(s.dead_letter, Some(dead));
+    }
+
+    #[test]
+    fn bad_arguments_are_named() {
+        assert_eq!(problem("x-message-ttl", -1i64), Problem::ValueNegative(-1));
+        assert_eq!(
+            problem("x-message-ttl", "1"),
+            Problem::ExpectedInteger("longstr")
+        );
+        assert_eq!(
+            problem("x-message-ttl", MILLIS_MAX + 1),
+            Problem::ValueTooLarge(MILLIS_MAX + 1)
+        );
+        assert_eq!(problem("x-expires", 0i64), Problem::ValueZero);
+        assert_eq!(
+            problem("x-max-priority", 256i64),
+            Problem::MaxValueExceeded(256)
+        );
+        assert_eq!(
+            problem("x-overflow", "no"),
+            Problem::InvalidOverflow("no".into())
+        );
+        assert_eq!(
+            problem("x-dead-letter-routing-key", "k"),
+            Problem::RoutingKeyWithoutExchange
+        );
+        assert_eq!(
+            problem("x-queue-type", "stream"),
+            Problem::UnsupportedQueueType("stream".into())
+        );
+        assert_eq!(problem("x-delivery-limit", 3i64), Problem::NotForThisType);
+        assert_eq!(
+            problem("x-message-deduplication", true),
+            Problem::NotSupportedYet
+        );
+    }
+
+    #[test]
+    fn only_known_arguments_are_compared_and_integers_by_number() {
+        let a = one("x-message-ttl", FieldValue::I32(5));
+        assert_eq!(queue_equivalence(&a, &one("x-message-ttl", 5i64)), Ok(()));
+        assert!(queue_equivalence(&a, &one("x-message-ttl", "5")).is_err());
+        assert!(queue_equivalence(&a, &FieldTable::new()).is_err());
+        assert_eq!(
+            queue_equivalence(&FieldTable::new(), &one("x-nonsense", 1i64)),
+            Ok(())
+        );
+        assert_eq!(
+            queue_equivalence(&FieldTable::new(), &one("x-queue-type", "classic")),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn expirations() {
+        assert_eq!(parse_expiration("1000"), Ok(1000));
+        assert_eq!(parse_expiration("abc"), Err(ExpirationError::NoInteger));
+        assert_eq!(
+            parse_expiration("10x"),
+            Err(ExpirationError::LeftoverString("x".into()))
+        );
+        assert_eq!(
+            parse_expiration("-1"),
+            Err(ExpirationError::ValueNegative(-1))
+        );
+        assert!(parse_expiration("315360000001").is_err());
+    }
+}

@@ -1,0 +1,316 @@
+//! What one read batch did, applied at once: the unit of work of the broker.
+//!
+//! Publishes and settlements are collected, then [`Batch::flush`] logs them together, locks each
+//! queue once, and carries out what follows: dead letters, deletions, bells. Everything that puts
+//! messages into queues goes through here, sessions and timers alike.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Broker;
+use super::dead_letter;
+use super::effects::Effects;
+use super::message::Message;
+use super::ports::{LogFailed, LoggedPublish, Lsn, MessageId, Records, Target};
+use super::queue::{DeleteIf, DeliveryRef, Incoming, Queue, Settle, residency};
+
+/// Publishes collected before a flush at most, so that the first message of a flood does not wait
+/// for the last.
+pub const PUBLISHES_MAX: u32 = 256;
+
+/// Rounds of consequences (a dead letter that is dead-lettered again, …) that one flush follows.
+/// Topologies without a cycle end far sooner; a cycle without a rejection is dropped when detected.
+const ROUNDS_MAX: usize = 1000;
+
+/// Messages on their way into one queue.
+#[derive(Default)]
+struct Group {
+    incoming: Vec<Incoming>,
+}
+
+/// Deliveries of one queue to settle in one way.
+struct Settlement {
+    queue: Arc<Queue>,
+    how: Settle,
+    deliveries: Vec<DeliveryRef>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Batch {
+    queues: Vec<Arc<Queue>>,
+    groups: Vec<Group>,
+    by_id: HashMap<u64, usize>,
+    next_group: usize,
+    settlements: Vec<Settlement>,
+    spare: Vec<Vec<DeliveryRef>>,
+    records: Records,
+    n_publishes: u32,
+    refused: Vec<u32>,
+    /// What follows from operations on queues that were done directly.
+    pub fx: Effects,
+}
+
+impl Batch {
+    /// Whether there is nothing to flush.
+    pub fn is_empty(&self) -> bool {
+        self.n_publishes == 0
+            && self.settlements.is_empty()
+            && self.records.is_empty()
+            && self.fx.is_empty()
+    }
+
+    /// Publishes collected since the last flush.
+    pub fn n_publishes(&self) -> u32 {
+        self.n_publishes
+    }
+
+    /// Adds a message for these queues. Returns its number in this batch, and whether some copy has
+    /// to be durable before it is confirmed. `expiration` is the message's own, in milliseconds.
+    pub fn publish(
+        &mut self,
+        message: &Message,
+        queues: &[Arc<Queue>],
+        expiration: Option<u64>,
+        priority: u8,
+        now: u64,
+    ) -> (u32, bool) {
+        let number = self.n_publishes;
+        self.n_publishes += 1;
+        let first_target = self.records.targets.len();
+        let over_budget = residency::over_budget();
+        let mut logged = false;
+        for queue in queues {
+            let reserved = queue.may_refuse();
+            if reserved && !queue.reserve(message.body_len()) {
+                if self.refused.last() != Some(&number) {
+                    self.refused.push(number);
+                }
+                self.fx.refuse(queue, message);
+                continue;
+            }
+            let durable = queue.info().durable && message.is_persistent();
+            let expires_at = queue.deadline(now, expiration);
+            // Under memory pressure everything goes to the log, so that it can leave memory.
+            let in_log = durable || over_budget;
+            logged |= durable;
+            if in_log {
+                self.records.targets.push(Target {
+                    queue: queue.id(),
+                    expires_at,
+                    priority,
+                    delivery_count: 0,
+                });
+            }
+            // Until the append, an id is the number of the record, counted from one.
+            let record = self.records.publishes.len() as u64 + 1;
+            let id = if in_log {
+                MessageId(record)
+            } else {
+                MessageId::NONE
+            };
+            let group = self.group(queue);
+            group.incoming.push(Incoming {
+                message: message.clone(),
+                id,
+                expires_at,
+                priority,
+                reserved,
+            });
+        }
+        let n_targets = self.records.targets.len() - first_target;
+        if n_targets > 0 {
+            self.records.publishes.push(LoggedPublish {
+                message: message.clone(),
+                first_target: first_target as u32,
+                n_targets: n_targets as u32,
+                transient: !logged,
+            });
+        }
+        (number, logged)
+    }
+
+    fn group(&mut self, queue: &Arc<Queue>) -> &mut Group {
+        // A fan-out repeats its queues in the same order.
+        let n = self.queues.len();
+        if n > 0 {
+            let guess = if self.next_group < n {
+                self.next_group
+            } else {
+                0
+            };
+            if Arc::ptr_eq(&self.queues[guess], queue) {
+                self.next_group = guess + 1;
+                return &mut self.groups[guess];
+            }
+        }
+        let at = *self.by_id.entry(queue.id().0).or_insert(n);
+        if at == n {
+            self.queues.push(queue.clone());
+            if self.groups.len() == n {
+                self.groups.push(Group::default());
+            }
+        }
+        self.next_group = at + 1;
+        &mut self.groups[at]
+    }
+
+    /// Adds a delivery to settle.
+    pub fn settle(&mut self, queue: &Arc<Queue>, delivery: DeliveryRef, how: Settle) {
+        let last = self.settlements.last_mut();
+        if let Some(s) = last.filter(|s| s.how == how && Arc::ptr_eq(&s.queue, queue)) {
+            s.deliveries.push(delivery);
+            return;
+        }
+        let found = self
+            .settlements
+            .iter_mut()
+            .find(|s| s.how == how && Arc::ptr_eq(&s.queue, queue));
+        match found {
+            Some(s) => s.deliveries.push(delivery),
+            None => {
+                let mut deliveries = self.spare.pop().unwrap_or_default();
+                deliveries.push(delivery);
+                self.settlements.push(Settlement {
+                    queue: queue.clone(),
+                    how,
+                    deliveries,
+                });
+            }
+        }
+    }
+
+    /// Publishes of the last flush that a queue refused, by number, ascending.
+    pub fn refused(&self) -> &[u32] {
+        &self.refused
+    }
+
+    /// Logs and applies everything, and starts the next batch. The position is that of the last
+    /// record of this batch's publishes and settlements.
+    ///
+    /// # Errors
+    /// [`LogFailed`]: nothing that needed the log was published.
+    pub fn flush(&mut self, broker: &Broker, now: u64) -> Result<Lsn, LogFailed> {
+        self.n_publishes = 0;
+        // Settlements first: what they free may take what was published.
+        for mut s in self.settlements.drain(..) {
+            s.queue.settle(&s.deliveries, s.how, now, &mut self.fx);
+            s.deliveries.clear();
+            if self.spare.len() < 16 {
+                self.spare.push(s.deliveries);
+            }
+        }
+        // Dead letters are nobody's publishes: what is refused of them is not told.
+        let refused = std::mem::take(&mut self.refused);
+        let mut lsn = Lsn::default();
+        let mut result = Ok(());
+        for _ in 0..ROUNDS_MAX {
+            self.take_settles();
+            for dead in std::mem::take(&mut self.fx.dead) {
+                dead_letter::publish(self, broker, &dead, now);
+            }
+            self.n_publishes = 0;
+            match self.append(broker) {
+                Ok(Some(to)) => lsn = to,
+                Ok(None) => {}
+                Err(failed) => {
+                    self.drop_publishes();
+                    result = Err(failed);
+                }
+            }
+            for (queue, group) in self.queues.drain(..).zip(&mut self.groups) {
+                queue.enqueue(&mut group.incoming, now, &mut self.fx);
+            }
+            self.by_id.clear();
+            for queue in std::mem::take(&mut self.fx.unused) {
+                self.delete_unused(broker, &queue);
+            }
+            if self.fx.settles.is_empty()
+                && self.fx.settled_ranges.is_empty()
+                && self.fx.dead.is_empty()
+            {
+                break;
+            }
+        }
+        self.refused = refused;
+        self.carry_out(broker);
+        result.map(|()| lsn)
+    }
+
+    /// What a queue noted as done with goes into the next append.
+    fn take_settles(&mut self) {
+        self.records.settles.append(&mut self.fx.settles);
+        self.records
+            .settled_ranges
+            .append(&mut self.fx.settled_ranges);
+    }
+
+    /// A delivery without acknowledgement is on the wire: its log copy is done with.
+    pub fn settled(&mut self, queue: &Arc<Queue>, id: MessageId) {
+        if id.is_some() {
+            self.records.settles.push((queue.id(), id));
+        }
+    }
+
+    fn append(&mut self, broker: &Broker) -> Result<Option<Lsn>, LogFailed> {
+        if self.records.is_empty() {
+            return Ok(None);
+        }
+        let n = self.records.publishes.len();
+        let appended = broker.log().append(&mut self.records)?;
+        if n > 0 {
+            for group in &mut self.groups {
+                for m in group.incoming.iter_mut().filter(|m| m.id.is_some()) {
+                    m.id.0 += appended.first_id.0 - 1;
+                }
+            }
+        }
+        Ok(Some(appended.lsn))
+    }
+
+    /// The log refused: messages that were to be in it do not enter their queues.
+    fn drop_publishes(&mut self) {
+        self.records.clear();
+        for (queue, group) in self.queues.iter().zip(&mut self.groups) {
+            group.incoming.retain(|m| {
+                if m.id.is_some() && m.reserved {
+                    queue.unreserve(m.message.body_len());
+                }
+                !m.id.is_some()
+            });
+        }
+    }
+
+    fn delete_unused(&mut self, broker: &Broker, queue: &Arc<Queue>) {
+        if let Some(vhost) = broker.vhost(&queue.info().vhost) {
+            // A consumer that came meanwhile keeps it.
+            let condition = DeleteIf {
+                unused: true,
+                empty: false,
+            };
+            let _ = vhost.delete_queue(queue, condition, &mut self.fx);
+        }
+    }
+
+    fn carry_out(&mut self, broker: &Broker) {
+        for bell in self.fx.bells.drain(..) {
+            bell.ring();
+        }
+        if self.fx.page_ins.is_empty() && self.fx.deadlines.is_empty() {
+            return;
+        }
+        if let Some(scheduler) = broker.scheduler() {
+            for queue in self.fx.page_ins.drain(..) {
+                scheduler.page_in(&queue);
+            }
+            for (queue, at) in self.fx.deadlines.drain(..) {
+                scheduler.arm(&queue, at);
+            }
+        }
+    }
+
+    /// Forgets which publishes were refused; called before the next ones are collected.
+    pub fn clear_refused(&mut self) {
+        self.refused.clear();
+    }
+}

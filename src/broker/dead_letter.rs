@@ -1,0 +1,188 @@
+//! Dead-lettering: what a message looks like after it died, and where it goes.
+//!
+//! `x-death` is kept in the message's headers, newest death first, one entry per queue and reason, as
+//! RabbitMQ 4 writes it. An `x-death` that a client made up is replaced: only a message that was
+//! dead-lettered here carries a history.
+
+use super::Broker;
+use super::batch::Batch;
+use super::effects::{Dead, DeathReason};
+use super::message::{FLAG_DEAD_LETTERED, Message, Parts};
+use super::routing::route_once;
+use crate::protocol::field_table::{FieldTable, FieldValue};
+use crate::protocol::properties::{Properties, PropertiesRef};
+
+/// Routes a dead message to its queue's dead-letter exchange as part of `batch`, and settles the copy
+/// that died: both become durable together.
+pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) {
+    batch.settled(&dead.queue, dead.entry.id);
+    let info = dead.queue.info();
+    let (Some(target), Some(message)) = (&info.settings.dead_letter, &dead.entry.message) else {
+        return;
+    };
+    let Some(vhost) = broker.vhost(&info.vhost) else {
+        return;
+    };
+    let mut properties = Properties::from(PropertiesRef::unchecked(message.properties()));
+    let carbon_copies = string_array(properties.headers.as_ref(), "CC");
+    let mut keys: Vec<&str> = Vec::new();
+    match &target.routing_key {
+        Some(key) => keys.push(key),
+        None => {
+            keys.push(message.routing_key());
+            keys.extend(carbon_copies.iter().map(String::as_str));
+        }
+    }
+    let deaths = bury(
+        &mut properties,
+        message,
+        &info.name,
+        dead.reason,
+        &carbon_copies,
+        now,
+    );
+    if target.routing_key.is_some()
+        && let Some(headers) = &mut properties.headers
+    {
+        headers.remove("CC");
+    }
+    let encoded = properties.encode();
+    let parts = Parts {
+        exchange: &target.exchange,
+        routing_key: keys[0],
+        properties: &encoded,
+        flags: message.flags() | FLAG_DEAD_LETTERED,
+    };
+    let reborn = Message::new(&parts, message.body());
+    let mut queues = Vec::new();
+    for key in &keys {
+        let found = route_once(
+            &vhost,
+            &target.exchange,
+            key,
+            PropertiesRef::unchecked(&encoded),
+        );
+        for queue in found.unwrap_or_default() {
+            if !queues.iter().any(|q| std::sync::Arc::ptr_eq(q, &queue)) {
+                queues.push(queue);
+            }
+        }
+    }
+    queues.retain(|q| !is_cycle(&deaths, &q.info().name));
+    if !queues.is_empty() {
+        batch.publish(
+            &reborn,
+            &queues,
+            None,
+            properties.priority.unwrap_or(0),
+            now,
+        );
+    }
+}
+
+/// The long strings of an array header.
+pub fn string_array(headers: Option<&FieldTable>, name: &str) -> Vec<String> {
+    match headers.and_then(|h| h.get(name)) {
+        Some(FieldValue::Array(items)) => items
+            .iter()
+            .filter_map(|v| v.as_str().map(str::to_string))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Writes the death into the headers and returns the history, newest first.
+fn bury(
+    properties: &mut Properties,
+    message: &Message,
+    queue: &str,
+    reason: DeathReason,
+    carbon_copies: &[String],
+    now: u64,
+) -> Vec<FieldTable> {
+    let mut headers = properties.headers.take().unwrap_or_default();
+    let mut deaths = match headers.remove("x-death") {
+        Some(FieldValue::Array(items)) if message.is_dead_lettered() => items
+            .into_iter()
+            .filter_map(|v| {
+                if let FieldValue::Table(t) = v {
+                    Some(t)
+                } else {
+                    None
+                }
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    let same = |t: &FieldTable| {
+        t.get("queue").and_then(FieldValue::as_str) == Some(queue)
+            && t.get("reason").and_then(FieldValue::as_str) == Some(reason.as_str())
+    };
+    let death = match deaths.iter().position(same) {
+        Some(at) => {
+            let mut death: FieldTable = deaths.remove(at);
+            let count = death
+                .get("count")
+                .and_then(FieldValue::as_integer)
+                .unwrap_or(0);
+            death.insert("count", count + 1);
+            death
+        }
+        None => {
+            let mut keys = vec![FieldValue::from(message.routing_key())];
+            keys.extend(carbon_copies.iter().map(|k| FieldValue::from(k.as_str())));
+            let mut death = FieldTable::new();
+            death.insert("count", 1i64);
+            death.insert("reason", reason.as_str());
+            death.insert("queue", queue);
+            death.insert("time", FieldValue::Timestamp(now / 1000));
+            death.insert("exchange", message.exchange());
+            death.insert("routing-keys", FieldValue::Array(keys));
+            if let Some(expiration) = &properties.expiration {
+                death.insert("original-expiration", expiration.as_str());
+            }
+            death
+        }
+    };
+    deaths.insert(0, death);
+    headers.insert(
+        "x-death",
+        FieldValue::Array(deaths.iter().cloned().map(FieldValue::Table).collect()),
+    );
+    let first = [
+        "x-first-death-reason",
+        "x-first-death-queue",
+        "x-first-death-exchange",
+    ];
+    let last = [
+        "x-last-death-reason",
+        "x-last-death-queue",
+        "x-last-death-exchange",
+    ];
+    let values = [reason.as_str(), queue, message.exchange()];
+    for ((first, last), value) in first.into_iter().zip(last).zip(values) {
+        if !message.is_dead_lettered() {
+            headers.insert(first, value);
+        }
+        headers.insert(last, value);
+    }
+    properties.headers = Some(headers);
+    properties.expiration = None;
+    deaths
+}
+
+/// Whether delivering to `queue` would close a loop that nobody interrupts: it is in the history
+/// and no death since then was a rejection.
+fn is_cycle(deaths: &[FieldTable], queue: &str) -> bool {
+    let text =
+        |t: &FieldTable, name: &str| t.get(name).and_then(FieldValue::as_str).map(str::to_string);
+    let Some(at) = deaths
+        .iter()
+        .position(|t| text(t, "queue").as_deref() == Some(queue))
+    else {
+        return false;
+    };
+    deaths[..=at]
+        .iter()
+        .all(|t| text(t, "reason").as_deref() != Some(DeathReason::Rejected.as_str()))
+}

@@ -1,0 +1,109 @@
+//! What the caller of a queue has to do after the queue is unlocked.
+//!
+//! A queue never calls out while it is locked (but for its consumers' outlets). It notes here what
+//! follows from what it did: copies to settle in the log, messages to dead-letter, bells to ring.
+
+use std::sync::Arc;
+
+use super::arguments::Overflow;
+use super::message::Message;
+use super::outlet::Outlet;
+use super::ports::{MessageId, QueueId};
+use super::queue::{Entry, Queue};
+
+/// Why a message left a queue other than by being consumed; the `reason` of `x-death`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DeathReason {
+    /// A consumer rejected it without requeue.
+    Rejected,
+    /// Its time to live passed.
+    Expired,
+    /// The queue was over its length limit.
+    Maxlen,
+    /// It was returned more often than the queue allows.
+    DeliveryLimit,
+}
+
+impl DeathReason {
+    /// As it stands in `x-death`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeathReason::Rejected => "rejected",
+            DeathReason::Expired => "expired",
+            DeathReason::Maxlen => "maxlen",
+            DeathReason::DeliveryLimit => "delivery_limit",
+        }
+    }
+}
+
+/// A message that has to be routed to its queue's dead-letter exchange.
+pub struct Dead {
+    /// Where it died.
+    pub queue: Arc<Queue>,
+    /// The copy; its message is here.
+    pub entry: Entry,
+    /// Why.
+    pub reason: DeathReason,
+}
+
+/// What follows from what was done to queues; see the module.
+#[derive(Default)]
+pub struct Effects {
+    /// Copies in the log that are done with.
+    pub settles: Vec<(QueueId, MessageId)>,
+    /// The same as ranges of ids.
+    pub settled_ranges: Vec<(QueueId, MessageId, MessageId)>,
+    /// Messages to dead-letter.
+    pub dead: Vec<Dead>,
+    /// Outlets to ring, each once.
+    pub bells: Vec<Arc<dyn Outlet>>,
+    /// Queues whose head has to be read from the log.
+    pub page_ins: Vec<Arc<Queue>>,
+    /// Queues that want [`Queue::tick`] at a time in unix milliseconds, earlier than asked before.
+    pub deadlines: Vec<(Arc<Queue>, u64)>,
+    /// Queues to delete: auto-delete after the last consumer, or unused for `x-expires`.
+    pub unused: Vec<Arc<Queue>>,
+}
+
+impl Effects {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.settles.is_empty()
+            && self.settled_ranges.is_empty()
+            && self.dead.is_empty()
+            && self.bells.is_empty()
+            && self.page_ins.is_empty()
+            && self.deadlines.is_empty()
+            && self.unused.is_empty()
+    }
+
+    /// A queue with `reject-publish-dlx` dead-letters what it refuses.
+    pub(super) fn refuse(&mut self, queue: &Arc<Queue>, message: &Message) {
+        let settings = &queue.info().settings;
+        if settings.overflow != Overflow::RejectPublishDlx || settings.dead_letter.is_none() {
+            return;
+        }
+        let entry = Entry {
+            seq: 0,
+            id: MessageId::NONE,
+            message: Some(message.clone()),
+            expires_at: 0,
+            body_len: message.body_len(),
+            delivery_count: 0,
+            priority: 0,
+            redelivered: false,
+        };
+        self.dead.push(Dead {
+            queue: queue.clone(),
+            entry,
+            reason: DeathReason::Maxlen,
+        });
+    }
+
+    /// Notes that an outlet has to be rung.
+    pub fn ring(&mut self, outlet: &Arc<dyn Outlet>) {
+        if !self.bells.iter().any(|b| Arc::ptr_eq(b, outlet)) {
+            self.bells.push(outlet.clone());
+        }
+    }
+}

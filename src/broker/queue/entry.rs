@@ -1,0 +1,51 @@
+//! A queue's copy of a message.
+
+use crate::broker::message::Message;
+use crate::broker::ports::MessageId;
+
+/// One copy of a message in one queue.
+///
+/// What differs from queue to queue lives here; the message itself is shared and immutable.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Position in the queue, assigned at enqueue and never reused: a requeued copy goes back to
+    /// where its `seq` puts it.
+    pub seq: u64,
+    /// The copy in the log, or [`MessageId::NONE`].
+    pub id: MessageId,
+    /// The message, or `None` while only the log has it.
+    pub message: Option<Message>,
+    /// Unix milliseconds at which it expires; zero: never.
+    pub expires_at: u64,
+    /// Length of the body in bytes.
+    pub body_len: u32,
+    /// Deliveries that ended in a return to the queue; saturating.
+    pub delivery_count: u16,
+    /// Priority level.
+    pub priority: u8,
+    /// A delivery was attempted before.
+    pub redelivered: bool,
+}
+
+impl Entry {
+    /// Whether the entry's time has passed at `now`, unix milliseconds. An entry that expires at
+    /// this very millisecond may still be delivered.
+    pub fn is_past(&self, now: u64) -> bool {
+        self.expires_at != 0 && self.expires_at < now
+    }
+}
+
+/// A copy on its way into a queue.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The message.
+    pub message: Message,
+    /// Its copy in the log, or [`MessageId::NONE`].
+    pub id: MessageId,
+    /// Unix milliseconds at which it expires; zero: never.
+    pub expires_at: u64,
+    /// Priority as published; the queue limits it to its own maximum.
+    pub priority: u8,
+    /// Room was reserved for it (see [`super::Queue::reserve`]).
+    pub reserved: bool,
+}

@@ -1,0 +1,438 @@
+//! A queue: the handle that everybody shares, around a pure state machine behind one lock.
+//!
+//! Every method takes the lock once, does a bounded amount of work without I/O, and leaves in
+//! [`Effects`] what the caller has to do afterwards. `now` is unix milliseconds.
+
+mod consumers;
+mod entry;
+mod expiry;
+mod ready;
+mod state;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+pub use consumers::{ConsumerIndex, ConsumerInfo};
+pub use entry::{Entry, Incoming};
+pub use state::{DeliveryRef, Got, Settle, Unlogged};
+
+use self::state::{Cx, QueueState};
+use super::ConnectionId;
+use super::arguments::{Overflow, QueueSettings};
+use super::effects::Effects;
+use super::message::{Message, Resident};
+use super::outlet::Delivery;
+use super::ports::{Bell, MessageId, QueueId, RecoveredRun};
+use crate::protocol::field_table::FieldTable;
+use crate::sync::Mutex;
+
+/// What a queue is, fixed at its declaration.
+pub struct QueueInfo {
+    /// Its name in the log.
+    pub id: QueueId,
+    /// Vhost.
+    pub vhost: Arc<str>,
+    /// Queue name.
+    pub name: Arc<str>,
+    /// Survives a restart.
+    pub durable: bool,
+    /// Goes with its last consumer.
+    pub auto_delete: bool,
+    /// The connection that declared it exclusive.
+    pub exclusive_owner: Option<ConnectionId>,
+    /// The arguments as declared, for the equivalence check.
+    pub arguments: FieldTable,
+    /// What the arguments mean.
+    pub settings: QueueSettings,
+}
+
+/// Conditions of `queue.delete`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct DeleteIf {
+    /// Only without consumers.
+    pub unused: bool,
+    /// Only without ready messages.
+    pub empty: bool,
+}
+
+/// Why a queue was not deleted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DeleteRefused {
+    /// It has consumers.
+    InUse,
+    /// It has ready messages.
+    NotEmpty,
+    /// Somebody else deleted it meanwhile.
+    Gone,
+}
+
+/// Why a consumer was refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ConsumeRefused {
+    /// The queue has an exclusive consumer, or the new one wants to be exclusive and is not alone.
+    ExclusiveUse,
+    /// The queue is gone.
+    Gone,
+}
+
+/// Gauges of a queue.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Ready messages.
+    pub ready: u64,
+    /// Delivered and not settled.
+    pub unacked: u64,
+    /// Bytes of the bodies of ready messages.
+    pub ready_bytes: u64,
+    /// Bytes of the bodies of unacknowledged messages.
+    pub unacked_bytes: u64,
+    /// Consumers.
+    pub consumers: u64,
+}
+
+/// The gauges, written under the queue's lock, read by anyone.
+#[derive(Debug, Default)]
+struct Gauges {
+    ready: AtomicU64,
+    unacked: AtomicU64,
+    ready_bytes: AtomicU64,
+    unacked_bytes: AtomicU64,
+    consumers: AtomicU64,
+}
+
+/// A queue. See the module.
+pub struct Queue {
+    info: QueueInfo,
+    state: Mutex<QueueState>,
+    gauges: Gauges,
+    deleted: AtomicBool,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Queue({} in {})", self.info.name, self.info.vhost)
+    }
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(info: QueueInfo) -> Arc<Queue> {
+        let state = QueueState::new(info.settings.max_priority);
+        Arc::new(Queue {
+            info,
+            state: Mutex::new("a queue", state),
+            gauges: Gauges::default(),
+            deleted: AtomicBool::new(false),
+        })
+    }
+
+    /// What the queue is.
+    pub fn info(&self) -> &QueueInfo {
+        &self.info
+    }
+
+    /// Gauges, without taking the lock.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            ready: self.gauges.ready.load(Ordering::Relaxed),
+            unacked: self.gauges.unacked.load(Ordering::Relaxed),
+            ready_bytes: self.gauges.ready_bytes.load(Ordering::Relaxed),
+            unacked_bytes: self.gauges.unacked_bytes.load(Ordering::Relaxed),
+            consumers: self.gauges.consumers.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the queue is deleted, or about to be: no message goes in any more.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Whether a publish may be refused, so that room has to be reserved before it is logged.
+    pub fn may_refuse(&self) -> bool {
+        let s = &self.info.settings;
+        s.overflow != Overflow::DropHead && (s.max_length.is_some() || s.max_length_bytes.is_some())
+    }
+
+    /// When a message published at `now` expires: the shorter of the queue's TTL and its own, both
+    /// milliseconds; zero for never.
+    pub fn deadline(&self, now: u64, expiration: Option<u64>) -> u64 {
+        let ttl = match (self.info.settings.message_ttl, expiration) {
+            (None, None) => return 0,
+            (Some(a), Some(b)) => a.min(b),
+            (Some(ttl), None) | (None, Some(ttl)) => ttl,
+        };
+        now.saturating_add(ttl).max(1)
+    }
+
+    fn with<R>(
+        self: &Arc<Self>,
+        now: u64,
+        fx: &mut Effects,
+        work: impl FnOnce(&mut QueueState, &mut Cx<'_>) -> R,
+    ) -> R {
+        let over_budget = residency::over_budget();
+        let mut state = self.state.lock();
+        let result = work(
+            &mut state,
+            &mut Cx {
+                queue: self,
+                now,
+                over_budget,
+                fx,
+            },
+        );
+        let counts = state.counts();
+        // One writer at a time, as the lock is held: plain stores.
+        self.gauges.ready.store(counts.ready, Ordering::Relaxed);
+        self.gauges.unacked.store(counts.unacked, Ordering::Relaxed);
+        self.gauges
+            .ready_bytes
+            .store(counts.ready_bytes, Ordering::Relaxed);
+        self.gauges
+            .unacked_bytes
+            .store(counts.unacked_bytes, Ordering::Relaxed);
+        self.gauges
+            .consumers
+            .store(counts.consumers, Ordering::Relaxed);
+        result
+    }
+
+    /// Takes new messages, leaving the vector empty. In a deleted queue they vanish.
+    pub fn enqueue(self: &Arc<Self>, incoming: &mut Vec<Incoming>, now: u64, fx: &mut Effects) {
+        self.with(now, fx, |state, cx| {
+            if state.deleted {
+                let copies = incoming.drain(..).filter(|m| m.id.is_some());
+                cx.fx.settles.extend(copies.map(|m| (self.info.id, m.id)));
+            } else {
+                state.enqueue(incoming, cx);
+            }
+        });
+    }
+
+    /// Promises room for one message with a body of `body_len` bytes; false if the queue's limit
+    /// refuses it. The promise is used by an [`Incoming::reserved`] message, or taken back.
+    pub fn reserve(self: &Arc<Self>, body_len: u32) -> bool {
+        let mut state = self.state.lock();
+        state.reserve(body_len, &self.info.settings)
+    }
+
+    /// Takes back a promise of [`Self::reserve`].
+    pub fn unreserve(&self, body_len: u32) {
+        self.state.lock().unreserve(body_len);
+    }
+
+    /// Hands in copies found by recovery.
+    pub fn recover(self: &Arc<Self>, run: &RecoveredRun, now: u64, fx: &mut Effects) {
+        self.with(now, fx, |state, _| state.recover(run));
+    }
+
+    /// Settles deliveries: ack, requeue or discard.
+    pub fn settle(
+        self: &Arc<Self>,
+        deliveries: &[DeliveryRef],
+        how: Settle,
+        now: u64,
+        fx: &mut Effects,
+    ) {
+        self.with(now, fx, |state, cx| state.settle(deliveries, how, cx));
+    }
+
+    /// `n` deliveries that need no acknowledgement, with `bytes` of bodies, are on the wire.
+    pub fn sent(self: &Arc<Self>, n: u64, bytes: u64, now: u64, fx: &mut Effects) {
+        self.with(now, fx, |state, _| state.sent(n, bytes));
+    }
+
+    /// Deliveries that never reached the wire come back, not marked as redelivered.
+    pub fn unsent(self: &Arc<Self>, deliveries: Vec<Delivery>, now: u64, fx: &mut Effects) {
+        self.with(now, fx, |state, cx| {
+            if state.deleted {
+                let copies = deliveries
+                    .iter()
+                    .filter(|d| d.slot == super::outlet::NO_SLOT && d.entry.id.is_some());
+                cx.fx
+                    .settles
+                    .extend(copies.map(|d| (self.info.id, d.entry.id)));
+            } else {
+                state.unsent(deliveries, cx);
+            }
+        });
+    }
+
+    /// `basic.get`. With [`Got::Waiting`], `bell` is rung when it is worth asking again.
+    pub fn get(
+        self: &Arc<Self>,
+        no_ack: bool,
+        bell: &Arc<dyn Bell>,
+        now: u64,
+        fx: &mut Effects,
+    ) -> Got {
+        self.with(now, fx, |state, cx| state.get(no_ack, bell, cx))
+    }
+
+    /// Adds a consumer and starts delivering to it.
+    ///
+    /// # Errors
+    /// See [`ConsumeRefused`].
+    pub fn consume(
+        self: &Arc<Self>,
+        info: ConsumerInfo,
+        now: u64,
+        fx: &mut Effects,
+    ) -> Result<ConsumerIndex, ConsumeRefused> {
+        self.with(now, fx, |state, cx| {
+            if state.deleted {
+                return Err(ConsumeRefused::Gone);
+            }
+            let sac = self.info.settings.single_active_consumer;
+            let taken = state.consumers.iter().any(|c| c.info.exclusive);
+            if taken || (info.exclusive && (sac || state.consumers.len() > 0)) {
+                return Err(ConsumeRefused::ExclusiveUse);
+            }
+            let index = state.add_consumer(info, cx);
+            Ok(index)
+        })
+    }
+
+    /// Starts delivering to new consumers; called after `consume-ok` is written.
+    pub fn pump(self: &Arc<Self>, now: u64, fx: &mut Effects) {
+        self.with(now, fx, |state, cx| state.pump(cx));
+    }
+
+    /// Removes a consumer; what it holds unacknowledged stays so.
+    pub fn cancel(self: &Arc<Self>, consumer: ConsumerIndex, now: u64, fx: &mut Effects) {
+        self.with(now, fx, |state, cx| state.remove_consumer(consumer, cx));
+    }
+
+    /// The consumer's outlet has room again.
+    pub fn resume(self: &Arc<Self>, consumer: ConsumerIndex, now: u64, fx: &mut Effects) {
+        self.with(now, fx, |state, cx| state.resume(consumer, cx));
+    }
+
+    /// A channel has credit again that consumers of this queue wait for.
+    pub fn resume_all(self: &Arc<Self>, now: u64, fx: &mut Effects) {
+        self.with(now, fx, |state, cx| state.resume_all(cx));
+    }
+
+    /// Removes all ready messages and returns their number. Unacknowledged ones stay.
+    pub fn purge(self: &Arc<Self>, now: u64, fx: &mut Effects) -> u64 {
+        let (n, levels) = self.with(now, fx, |state, cx| state.purge(cx));
+        for level in &levels {
+            level.logged_ranges(|first, last| fx.settled_ranges.push((self.info.id, first, last)));
+        }
+        n
+    }
+
+    /// Marks the queue as deleted and tells its consumers; returns the number of ready messages.
+    /// The caller unlinks it from the topology and notes it in the log.
+    ///
+    /// # Errors
+    /// See [`DeleteRefused`].
+    pub fn mark_deleted(
+        self: &Arc<Self>,
+        condition: DeleteIf,
+        fx: &mut Effects,
+    ) -> Result<u64, DeleteRefused> {
+        let mut contents = None;
+        let n = self.with(0, fx, |state, cx| {
+            if state.deleted {
+                return Err(DeleteRefused::Gone);
+            }
+            let n = state.delete(condition, cx)?;
+            self.deleted.store(true, Ordering::Release);
+            contents = Some(state.take_contents());
+            Ok(n)
+        });
+        if let Some(contents) = contents {
+            contents
+                .logged_ranges(|first, last| fx.settled_ranges.push((self.info.id, first, last)));
+        }
+        n
+    }
+
+    /// The queue was used (declared again, or passively): renews its `x-expires` lease.
+    pub fn touch(self: &Arc<Self>, now: u64, fx: &mut Effects) {
+        if self.info.settings.expires.is_some() {
+            self.with(now, fx, |state, cx| state.touch(cx));
+        }
+    }
+
+    /// Time has passed: expires messages and the queue's lease.
+    pub fn tick(self: &Arc<Self>, now: u64, fx: &mut Effects) {
+        self.with(now, fx, |state, cx| {
+            if !state.deleted {
+                state.tick(cx);
+            }
+        });
+    }
+
+    /// What to read from the log next: at most `count` messages of about `bytes` in all, each with
+    /// its sequence number. Hand the result to [`Self::arrived`], even if it is empty.
+    pub fn wanted(&self, count: usize, bytes: u64) -> Vec<(u64, MessageId)> {
+        self.state.lock().wanted(count, bytes)
+    }
+
+    /// Hands in what was read; `None` is a message that the log has lost.
+    pub fn arrived(
+        self: &Arc<Self>,
+        read: Vec<(u64, MessageId, Option<Message>)>,
+        now: u64,
+        fx: &mut Effects,
+    ) {
+        self.with(now, fx, |state, cx| state.arrived(read, cx));
+    }
+
+    /// Moves up to `count` bodies out of memory that the log has; returns how many.
+    pub fn evict(self: &Arc<Self>, count: usize) -> usize {
+        self.state.lock().evict_all(count)
+    }
+
+    /// Messages in memory that the log does not have, at most `count`.
+    pub fn unlogged(&self, count: usize) -> Vec<Unlogged> {
+        self.state.lock().unlogged(count)
+    }
+
+    /// Notes that messages of [`Self::unlogged`] are in the log now.
+    pub fn logged(
+        self: &Arc<Self>,
+        copies: &[(DeliveryRef, MessageId)],
+        now: u64,
+        fx: &mut Effects,
+    ) {
+        self.with(now, fx, |state, cx| state.logged(copies, cx));
+    }
+
+    /// Copies in the log that were delivered and not settled, for a clean stop.
+    pub fn redelivered(&self, each: impl FnMut(MessageId)) {
+        self.state.lock().redelivered(each);
+    }
+
+    /// Whether the message may have gone out before (`basic.deliver`'s flag is in the entry).
+    pub fn id(&self) -> QueueId {
+        self.info.id
+    }
+}
+
+/// The budget of message bodies held in memory.
+pub mod residency {
+    use super::{AtomicU64, Ordering, Resident};
+
+    /// Bytes of bodies held in memory by default: small, so that a broker with a backlog stays
+    /// small; enough for more than a second of traffic.
+    pub const BODY_BUDGET_BYTES: u64 = 64 << 20;
+
+    static BUDGET: AtomicU64 = AtomicU64::new(BODY_BUDGET_BYTES);
+
+    /// Sets the budget, in bytes. Process-wide, like the gauge it is compared with.
+    pub fn set_budget(bytes: u64) {
+        BUDGET.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether bodies in memory exceed the budget.
+    pub fn over_budget() -> bool {
+        Resident::bytes() > BUDGET.load(Ordering::Relaxed)
+    }
+}

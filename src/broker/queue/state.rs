@@ -1,0 +1,955 @@
+//! The queue as a pure machine: given an operation and the time, what changes and what follows.
+//!
+//! No clock, no disk, no task. [`super::Queue`] holds it behind a mutex.
+
+use std::sync::Arc;
+
+use super::consumers::{ConsumerIndex, ConsumerInfo, Consumers};
+use super::entry::{Entry, Incoming};
+use super::expiry::Expiry;
+use super::ready::{ColdRun, Head, Level};
+use super::{DeleteIf, DeleteRefused, Queue};
+use crate::broker::arguments::Overflow;
+use crate::broker::effects::{Dead, DeathReason, Effects};
+use crate::broker::message::Message;
+use crate::broker::outlet::{Delivery, NO_SLOT, Notice};
+use crate::broker::ports::{MessageId, RecoveredRun};
+
+/// Entries that stay in memory at the head under memory pressure, so that a consumer that keeps up
+/// never waits for a read.
+const KEEP_AT_HEAD: usize = 128;
+
+/// Entries that one enqueue moves out of memory at most beside its own, under memory pressure.
+const EVICT_PER_ENQUEUE: usize = 64;
+
+/// A new read from the log is asked for when fewer entries than this are left before a cold one.
+const READ_AHEAD_BELOW: usize = 512;
+
+/// Messages that expire under one lock at most; the rest goes in further slices.
+const EXPIRE_PER_TICK: usize = 1024;
+
+/// What an operation knows of the world, and where it notes what follows.
+pub(super) struct Cx<'a> {
+    pub(super) queue: &'a Arc<Queue>,
+    /// Unix milliseconds.
+    pub(super) now: u64,
+    /// Bodies in memory exceed their budget.
+    pub(super) over_budget: bool,
+    pub(super) fx: &'a mut Effects,
+}
+
+/// A message that a consumer has and has not settled.
+pub(super) struct Unacked {
+    pub(super) entry: Entry,
+    consumer: ConsumerIndex,
+    serial: u32,
+}
+
+/// `basic.get`: taken without being a consumer.
+const BY_GET: ConsumerIndex = u32::MAX;
+
+/// How a consumer settles a delivery.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Settle {
+    /// `basic.ack`.
+    Ack,
+    /// `basic.reject` or `basic.nack` with requeue, or the channel is gone: back to its place.
+    Requeue,
+    /// `basic.reject` or `basic.nack` without requeue: dead-lettered or dropped.
+    Discard,
+}
+
+/// A delivery named by the one who settles it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DeliveryRef {
+    /// Where the queue keeps it.
+    pub slot: u32,
+    /// Its sequence number: a stale reference settles nothing.
+    pub seq: u64,
+}
+
+/// A message in memory that has no copy in the log yet.
+pub struct Unlogged {
+    /// Where it is; the slot is [`NO_SLOT`] when it is ready.
+    pub at: DeliveryRef,
+    /// The message.
+    pub message: Message,
+}
+
+/// What `basic.get` finds.
+#[derive(Debug)]
+pub enum Got {
+    /// Nothing is ready.
+    Empty,
+    /// The head has to be read from the log first; ask again when the outlet rings.
+    Waiting,
+    /// A message, and how many are ready after it.
+    Message(Delivery, u64),
+}
+
+#[derive(Default)]
+pub(super) struct QueueState {
+    levels: Vec<Level>,
+    unacked: Vec<Option<Unacked>>,
+    free: Vec<u32>,
+    n_unacked: u64,
+    /// Deliveries that need no acknowledgement and are not on the wire yet.
+    n_in_flight: u64,
+    pub(super) consumers: Consumers,
+    had_consumer: bool,
+    /// Consumers whose room was asked for in this pump.
+    touched: Vec<ConsumerIndex>,
+    expiry: Expiry,
+    next_seq: u64,
+    n_ready: u64,
+    ready_bytes: u64,
+    unacked_bytes: u64,
+    /// Promised to publishes that are on their way (reject-publish).
+    reserved: u64,
+    reserved_bytes: u64,
+    /// A read from the log is on its way.
+    paging: bool,
+    /// To be dead-lettered once their bodies are read.
+    dying: Vec<(Entry, DeathReason)>,
+    /// Called for in `fx.deadlines` already, unix milliseconds.
+    armed: Option<u64>,
+    /// `x-expires`: unix milliseconds at which an unused queue goes.
+    lease: Option<u64>,
+    /// Who waits for a body in `basic.get`.
+    get_waiters: Vec<Arc<dyn crate::broker::ports::Bell>>,
+    pub(super) deleted: bool,
+}
+
+impl QueueState {
+    pub(super) fn new(max_priority: Option<u8>) -> QueueState {
+        let levels = (0..=max_priority.unwrap_or(0)).map(Level::new).collect();
+        QueueState {
+            levels,
+            next_seq: 1,
+            ..QueueState::default()
+        }
+    }
+
+    pub(super) fn counts(&self) -> super::Counts {
+        super::Counts {
+            ready: self.n_ready,
+            unacked: self.n_unacked + self.n_in_flight,
+            ready_bytes: self.ready_bytes,
+            unacked_bytes: self.unacked_bytes,
+            consumers: self.consumers.len() as u64,
+        }
+    }
+
+    // ----- in ---------------------------------------------------------------------------------
+
+    /// Takes new messages, hands out what consumers can take, enforces the limits.
+    pub(super) fn enqueue(&mut self, incoming: &mut Vec<Incoming>, cx: &mut Cx<'_>) {
+        let n = incoming.len();
+        let mut may_expire_at_once = false;
+        for m in incoming.drain(..) {
+            if m.reserved {
+                self.reserved -= 1;
+                self.reserved_bytes -= u64::from(m.message.body_len());
+            }
+            let seq = self.next_seq;
+            self.next_seq += 1;
+            let body_len = m.message.body_len();
+            let priority = m.priority.min(self.max_priority());
+            may_expire_at_once |= m.expires_at != 0 && m.expires_at <= cx.now;
+            let entry = Entry {
+                seq,
+                id: m.id,
+                message: Some(m.message),
+                expires_at: m.expires_at,
+                body_len,
+                delivery_count: 0,
+                priority,
+                redelivered: false,
+            };
+            self.push(entry);
+        }
+        self.pump(cx);
+        if self.n_ready > 0 {
+            self.enforce_limits(cx);
+            if may_expire_at_once {
+                self.expire(cx);
+            }
+            if cx.over_budget {
+                self.evict(n + EVICT_PER_ENQUEUE);
+            }
+            self.arm(cx);
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.n_ready += 1;
+        self.ready_bytes += u64::from(entry.body_len);
+        if entry.expires_at != 0 {
+            if self.levels.len() == 1 {
+                self.expiry.push(entry.expires_at, entry.seq);
+            } else {
+                self.expiry.insert(entry.expires_at, entry.seq);
+            }
+        }
+        self.levels[usize::from(entry.priority)].push(entry);
+    }
+
+    fn max_priority(&self) -> u8 {
+        (self.levels.len() - 1) as u8
+    }
+
+    /// Takes copies that recovery found; bodies stay in the log.
+    pub(super) fn recover(&mut self, run: &RecoveredRun) {
+        let priority = run.target.priority.min(self.max_priority());
+        let first = self.next_seq;
+        self.next_seq += u64::from(run.count);
+        self.n_ready += u64::from(run.count);
+        self.ready_bytes += u64::from(run.body_len) * u64::from(run.count);
+        if run.target.expires_at != 0 {
+            for seq in first..self.next_seq {
+                if self.levels.len() == 1 {
+                    self.expiry.push(run.target.expires_at, seq);
+                } else {
+                    self.expiry.insert(run.target.expires_at, seq);
+                }
+            }
+        }
+        self.levels[usize::from(priority)].push_cold(ColdRun {
+            seq: first,
+            id: run.first_id.0,
+            expires_at: run.target.expires_at,
+            count: run.count,
+            body_len: run.body_len,
+            delivery_count: run.target.delivery_count,
+            redelivered: run.redelivered,
+        });
+    }
+
+    /// Promises room for a message, or refuses it (reject-publish): see `Overflow`.
+    pub(super) fn reserve(&mut self, body_len: u32, settings: &super::QueueSettings) -> bool {
+        let ready = self.n_ready + self.reserved;
+        let bytes = self.ready_bytes + self.reserved_bytes + u64::from(body_len);
+        let over_length = settings.max_length.is_some_and(|max| {
+            ready + 1 > max && (max == 0 || ready + 1 > max + self.consumers.credit(ready + 1))
+        });
+        let over_bytes = settings.max_length_bytes.is_some_and(|max| bytes > max);
+        if over_length || over_bytes {
+            return false;
+        }
+        self.reserved += 1;
+        self.reserved_bytes += u64::from(body_len);
+        true
+    }
+
+    /// Takes back a promise that was not used.
+    pub(super) fn unreserve(&mut self, body_len: u32) {
+        self.reserved -= 1;
+        self.reserved_bytes -= u64::from(body_len);
+    }
+
+    fn enforce_limits(&mut self, cx: &mut Cx<'_>) {
+        let queue = cx.queue.clone();
+        let settings = &queue.info.settings;
+        if settings.max_length.is_none() && settings.max_length_bytes.is_none() {
+            return;
+        }
+        if settings.overflow != Overflow::DropHead {
+            return;
+        }
+        let max = settings.max_length.unwrap_or(u64::MAX);
+        let max_bytes = settings.max_length_bytes.unwrap_or(u64::MAX);
+        while self.n_ready > max || self.ready_bytes > max_bytes {
+            // The lowest priority goes first.
+            let Some(level) = self.levels.iter().position(|l| l.len() > 0) else {
+                break;
+            };
+            let Some(entry) = self.pop(level) else { break };
+            self.die(entry, DeathReason::Maxlen, cx);
+        }
+    }
+
+    // ----- out --------------------------------------------------------------------------------
+
+    fn pop(&mut self, level: usize) -> Option<Entry> {
+        let (entry, in_line) = self.levels[level].pop()?;
+        self.n_ready -= 1;
+        self.ready_bytes -= u64::from(entry.body_len);
+        self.expiry.left(
+            entry.expires_at,
+            entry.seq,
+            in_line && self.levels.len() == 1,
+        );
+        Some(entry)
+    }
+
+    /// The highest level with a message.
+    fn top(&self) -> Option<usize> {
+        if self.levels.len() == 1 {
+            return (self.levels[0].len() > 0).then_some(0);
+        }
+        self.levels.iter().rposition(|l| l.len() > 0)
+    }
+
+    /// Hands out messages while there is one ready and a consumer that can take it.
+    pub(super) fn pump(&mut self, cx: &mut Cx<'_>) {
+        let mut touched = false;
+        while self.n_ready > 0 && self.consumers.any_ready() {
+            let Some(level) = self.top() else { break };
+            match self.levels[level].head() {
+                Head::Empty => break,
+                Head::Here(entry) => {
+                    if entry.is_past(cx.now) {
+                        if let Some(entry) = self.pop(level) {
+                            self.die(entry, DeathReason::Expired, cx);
+                        }
+                        continue;
+                    }
+                }
+                Head::Cold { expires_at } => {
+                    if expires_at != 0 && expires_at < cx.now {
+                        if let Some(entry) = self.pop(level) {
+                            self.die(entry, DeathReason::Expired, cx);
+                        }
+                        continue;
+                    }
+                    self.want_page_in(cx);
+                    break;
+                }
+            }
+            let Some(index) = self.next_consumer(cx) else {
+                break;
+            };
+            let Some(entry) = self.pop(level) else { break };
+            self.hand_out(index, entry, cx);
+            touched = true;
+        }
+        if touched {
+            self.push_pending(cx);
+            if let Some(level) = self.top()
+                && self.levels[level].n_front() < READ_AHEAD_BELOW
+                && self.levels[level].has_cold()
+            {
+                self.want_page_in(cx);
+            }
+        }
+        // Rooms are valid for one pump only.
+        while let Some(index) = self.touched.pop() {
+            if let Some(c) = self.consumers.get(index) {
+                c.room = None;
+            }
+        }
+    }
+
+    /// The next consumer with credit, room, and credit of its channel.
+    fn next_consumer(&mut self, cx: &mut Cx<'_>) -> Option<ConsumerIndex> {
+        loop {
+            let index = self.consumers.next()?;
+            let consumer = self.consumers.get(index)?;
+            if consumer.room.is_none() {
+                consumer.room = consumer.info.outlet.room(cx.queue, index);
+                self.touched.push(index);
+            }
+            let Some(room) = &consumer.room else {
+                consumer.stalled = true;
+                self.consumers.update(index);
+                continue;
+            };
+            if room.deliveries == 0 || room.bytes == 0 {
+                // What is pending has used up what it had: push it, then ask again.
+                self.push_pending_of(index, cx);
+                continue;
+            }
+            if !consumer.info.no_ack
+                && let Some(credit) = &consumer.info.channel_credit
+                && !credit.clone().take(cx.queue)
+            {
+                let consumer = self.consumers.get(index)?;
+                consumer.stalled = true;
+                self.consumers.update(index);
+                continue;
+            }
+            return Some(index);
+        }
+    }
+
+    fn hand_out(&mut self, index: ConsumerIndex, mut entry: Entry, cx: &mut Cx<'_>) {
+        let body_len = u64::from(entry.body_len);
+        let Some(consumer) = self.consumers.get(index) else {
+            return;
+        };
+        if let Some(room) = &mut consumer.room {
+            room.deliveries -= 1;
+            room.bytes = room.bytes.saturating_sub(body_len.max(1));
+        }
+        let key = consumer.info.key;
+        if consumer.info.no_ack {
+            self.n_in_flight += 1;
+            self.unacked_bytes += body_len;
+            consumer.pending.push(Delivery {
+                consumer: key,
+                slot: NO_SLOT,
+                entry,
+            });
+            return;
+        }
+        consumer.n_unacked += 1;
+        let serial = consumer.serial;
+        self.consumers.update(index);
+        let slot = self.keep_unacked(&mut entry, index, serial, cx.over_budget);
+        if let Some(consumer) = self.consumers.get(index) {
+            consumer.pending.push(Delivery {
+                consumer: key,
+                slot,
+                entry,
+            });
+        }
+    }
+
+    /// Notes the entry as unacknowledged and returns its slot.
+    fn keep_unacked(
+        &mut self,
+        entry: &mut Entry,
+        consumer: ConsumerIndex,
+        serial: u32,
+        over_budget: bool,
+    ) -> u32 {
+        let mut kept = entry.clone();
+        if over_budget && kept.id.is_some() {
+            kept.message = None;
+        }
+        self.n_unacked += 1;
+        self.unacked_bytes += u64::from(entry.body_len);
+        let unacked = Some(Unacked {
+            entry: kept,
+            consumer,
+            serial,
+        });
+        match self.free.pop() {
+            Some(slot) => {
+                self.unacked[slot as usize] = unacked;
+                slot
+            }
+            None => {
+                self.unacked.push(unacked);
+                (self.unacked.len() - 1) as u32
+            }
+        }
+    }
+
+    fn push_pending(&mut self, cx: &mut Cx<'_>) {
+        for at in 0..self.touched.len() {
+            self.push_pending_of(self.touched[at], cx);
+        }
+    }
+
+    fn push_pending_of(&mut self, index: ConsumerIndex, cx: &mut Cx<'_>) {
+        let Some(consumer) = self.consumers.get(index) else {
+            return;
+        };
+        consumer.room = None;
+        if !consumer.pending.is_empty() {
+            let outlet = consumer.info.outlet.clone();
+            if outlet.push(&mut consumer.pending) {
+                cx.fx.ring(&outlet);
+            }
+        }
+    }
+
+    // ----- basic.get --------------------------------------------------------------------------
+
+    pub(super) fn get(
+        &mut self,
+        no_ack: bool,
+        bell: &Arc<dyn crate::broker::ports::Bell>,
+        cx: &mut Cx<'_>,
+    ) -> Got {
+        self.touch(cx);
+        loop {
+            let Some(level) = self.top() else {
+                return Got::Empty;
+            };
+            let past = match self.levels[level].head() {
+                Head::Empty => return Got::Empty,
+                Head::Here(entry) => entry.is_past(cx.now),
+                Head::Cold { expires_at } if expires_at != 0 && expires_at < cx.now => true,
+                Head::Cold { .. } => {
+                    if !self.get_waiters.iter().any(|w| Arc::ptr_eq(w, bell)) {
+                        self.get_waiters.push(bell.clone());
+                    }
+                    self.want_page_in(cx);
+                    return Got::Waiting;
+                }
+            };
+            let Some(mut entry) = self.pop(level) else {
+                return Got::Empty;
+            };
+            if past {
+                self.die(entry, DeathReason::Expired, cx);
+                continue;
+            }
+            let key = crate::broker::outlet::ConsumerKey {
+                slot: u32::MAX,
+                generation: 0,
+            };
+            let slot = if no_ack {
+                self.n_in_flight += 1;
+                self.unacked_bytes += u64::from(entry.body_len);
+                NO_SLOT
+            } else {
+                self.keep_unacked(&mut entry, BY_GET, 0, cx.over_budget)
+            };
+            return Got::Message(
+                Delivery {
+                    consumer: key,
+                    slot,
+                    entry,
+                },
+                self.n_ready,
+            );
+        }
+    }
+
+    // ----- settling ---------------------------------------------------------------------------
+
+    /// Settles deliveries. The log copies that are done with are in `cx.fx`.
+    pub(super) fn settle(&mut self, deliveries: &[DeliveryRef], how: Settle, cx: &mut Cx<'_>) {
+        for d in deliveries {
+            let Some(unacked) = self.take_unacked(*d) else {
+                continue;
+            };
+            self.return_credit(&unacked);
+            match how {
+                Settle::Ack => {
+                    if unacked.entry.id.is_some() {
+                        cx.fx.settles.push((cx.queue.info.id, unacked.entry.id));
+                    }
+                }
+                Settle::Discard => self.die(unacked.entry, DeathReason::Rejected, cx),
+                Settle::Requeue => {
+                    let mut entry = unacked.entry;
+                    entry.redelivered = true;
+                    self.requeue(entry, cx);
+                }
+            }
+        }
+        self.pump(cx);
+        if how == Settle::Requeue {
+            self.enforce_limits(cx);
+            self.expire(cx);
+            self.arm(cx);
+        }
+    }
+
+    fn take_unacked(&mut self, d: DeliveryRef) -> Option<Unacked> {
+        let place = self.unacked.get_mut(d.slot as usize)?;
+        if place.as_ref()?.entry.seq != d.seq {
+            return None;
+        }
+        let unacked = place.take()?;
+        self.free.push(d.slot);
+        self.n_unacked -= 1;
+        self.unacked_bytes -= u64::from(unacked.entry.body_len);
+        Some(unacked)
+    }
+
+    fn return_credit(&mut self, unacked: &Unacked) {
+        if let Some(consumer) = self.consumers.get(unacked.consumer)
+            && consumer.serial == unacked.serial
+        {
+            consumer.n_unacked -= 1;
+            self.consumers.update(unacked.consumer);
+        }
+    }
+
+    fn requeue(&mut self, entry: Entry, _cx: &mut Cx<'_>) {
+        self.n_ready += 1;
+        self.ready_bytes += u64::from(entry.body_len);
+        if entry.expires_at != 0 {
+            self.expiry.insert(entry.expires_at, entry.seq);
+        }
+        self.levels[usize::from(entry.priority)].requeue(entry);
+    }
+
+    /// `n` deliveries without acknowledgement, of `bytes` in all, are on the wire.
+    pub(super) fn sent(&mut self, n: u64, bytes: u64) {
+        self.n_in_flight -= n;
+        self.unacked_bytes -= bytes;
+    }
+
+    /// Deliveries that were never put on the wire come back.
+    pub(super) fn unsent(&mut self, deliveries: Vec<Delivery>, cx: &mut Cx<'_>) {
+        for d in deliveries {
+            if d.slot == NO_SLOT {
+                self.n_in_flight -= 1;
+                self.unacked_bytes -= u64::from(d.entry.body_len);
+                self.requeue(d.entry, cx);
+            } else if let Some(unacked) = self.take_unacked(DeliveryRef {
+                slot: d.slot,
+                seq: d.entry.seq,
+            }) {
+                self.return_credit(&unacked);
+                self.requeue(unacked.entry, cx);
+            }
+        }
+        self.pump(cx);
+        self.arm(cx);
+    }
+
+    // ----- the end of messages ----------------------------------------------------------------
+
+    /// A message leaves the queue without being consumed.
+    fn die(&mut self, entry: Entry, reason: DeathReason, cx: &mut Cx<'_>) {
+        if cx.queue.info.settings.dead_letter.is_none() {
+            if entry.id.is_some() {
+                cx.fx.settles.push((cx.queue.info.id, entry.id));
+            }
+            return;
+        }
+        if entry.message.is_some() {
+            cx.fx.dead.push(Dead {
+                queue: cx.queue.clone(),
+                entry,
+                reason,
+            });
+        } else {
+            self.dying.push((entry, reason));
+            self.want_page_in(cx);
+        }
+    }
+
+    /// Removes the messages whose time has come, wherever they stand.
+    fn expire(&mut self, cx: &mut Cx<'_>) {
+        for _ in 0..EXPIRE_PER_TICK {
+            let Some(seq) = self.expiry.pop(cx.now) else {
+                return;
+            };
+            let found = self.levels.iter_mut().find_map(|level| level.remove(seq));
+            if let Some(entry) = found {
+                self.n_ready -= 1;
+                self.ready_bytes -= u64::from(entry.body_len);
+                self.die(entry, DeathReason::Expired, cx);
+            }
+        }
+    }
+
+    /// Removes all ready messages; returns their number and the log copies to settle.
+    pub(super) fn purge(&mut self, cx: &mut Cx<'_>) -> (u64, Vec<Level>) {
+        let fresh = (0..=self.max_priority()).map(Level::new).collect();
+        let old = std::mem::replace(&mut self.levels, fresh);
+        let n = self.n_ready;
+        self.n_ready = 0;
+        self.ready_bytes = 0;
+        self.expiry.clear();
+        let _ = cx;
+        (n, old)
+    }
+
+    // ----- consumers --------------------------------------------------------------------------
+
+    pub(super) fn add_consumer(&mut self, info: ConsumerInfo, cx: &mut Cx<'_>) -> ConsumerIndex {
+        self.had_consumer = true;
+        self.lease = None;
+        self.consumers
+            .add(info, cx.queue.info.settings.single_active_consumer)
+    }
+
+    /// Removes a consumer; its unacknowledged messages stay.
+    pub(super) fn remove_consumer(&mut self, index: ConsumerIndex, cx: &mut Cx<'_>) {
+        if self.consumers.remove(index).is_none() {
+            return;
+        }
+        if self.consumers.len() == 0 {
+            self.touch(cx);
+            if cx.queue.info.auto_delete && self.had_consumer {
+                cx.fx.unused.push(cx.queue.clone());
+            }
+        }
+        self.pump(cx);
+    }
+
+    /// The consumer's outlet has room again, or its channel has credit.
+    pub(super) fn resume(&mut self, index: ConsumerIndex, cx: &mut Cx<'_>) {
+        if let Some(consumer) = self.consumers.get(index) {
+            consumer.stalled = false;
+            self.consumers.update(index);
+        }
+        self.pump(cx);
+    }
+
+    /// All consumers that wait for channel credit may try again.
+    pub(super) fn resume_all(&mut self, cx: &mut Cx<'_>) {
+        for index in 0..self.consumers.n_slots() {
+            if let Some(consumer) = self.consumers.get(index) {
+                consumer.stalled = false;
+                self.consumers.update(index);
+            }
+        }
+        self.pump(cx);
+    }
+
+    // ----- the end of the queue ---------------------------------------------------------------
+
+    /// Marks the queue as deleted: nothing goes in or out any more, consumers are told.
+    pub(super) fn delete(
+        &mut self,
+        condition: DeleteIf,
+        cx: &mut Cx<'_>,
+    ) -> Result<u64, DeleteRefused> {
+        if condition.unused && self.consumers.len() > 0 {
+            return Err(DeleteRefused::InUse);
+        }
+        if condition.empty && self.n_ready > 0 {
+            return Err(DeleteRefused::NotEmpty);
+        }
+        self.deleted = true;
+        for index in 0..self.consumers.n_slots() {
+            if let Some(consumer) = self.consumers.get(index) {
+                let outlet = consumer.info.outlet.clone();
+                if outlet.notify(Notice::Cancelled(consumer.info.key)) {
+                    cx.fx.ring(&outlet);
+                }
+            }
+        }
+        self.consumers = Consumers::default();
+        for waiter in self.get_waiters.drain(..) {
+            waiter.ring();
+        }
+        Ok(self.n_ready)
+    }
+
+    /// Visits every log copy as ranges of ids.
+    pub(super) fn logged_ranges(&self, mut each: impl FnMut(MessageId, MessageId)) {
+        for level in &self.levels {
+            level.logged_ranges(&mut each);
+        }
+        let unacked = self.unacked.iter().flatten().map(|u| &u.entry);
+        for entry in unacked.chain(self.dying.iter().map(|(e, _)| e)) {
+            if entry.id.is_some() {
+                each(entry.id, entry.id);
+            }
+        }
+    }
+
+    /// Takes everything out of a deleted queue, to be dropped without its lock.
+    pub(super) fn take_contents(&mut self) -> QueueState {
+        let empty = QueueState {
+            levels: vec![Level::default()],
+            deleted: true,
+            ..QueueState::default()
+        };
+        let reserved = (self.reserved, self.reserved_bytes, self.n_in_flight);
+        let contents = std::mem::replace(self, empty);
+        // What is on its way in or out still comes by.
+        (self.reserved, self.reserved_bytes, self.n_in_flight) = reserved;
+        contents
+    }
+
+    // ----- time -------------------------------------------------------------------------------
+
+    /// Use of the queue that renews its lease (`x-expires`).
+    pub(super) fn touch(&mut self, cx: &mut Cx<'_>) {
+        if let Some(expires) = cx.queue.info.settings.expires
+            && self.consumers.len() == 0
+        {
+            self.lease = Some(cx.now.saturating_add(expires));
+            self.arm(cx);
+        }
+    }
+
+    /// Time has passed: expires messages, and the queue itself.
+    pub(super) fn tick(&mut self, cx: &mut Cx<'_>) {
+        self.armed = None;
+        if self.lease.is_some_and(|lease| lease <= cx.now) && self.consumers.len() == 0 {
+            self.lease = None;
+            cx.fx.unused.push(cx.queue.clone());
+            return;
+        }
+        self.expire(cx);
+        self.arm(cx);
+    }
+
+    fn arm(&mut self, cx: &mut Cx<'_>) {
+        let next = match (self.expiry.next(), self.lease) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if let Some(next) = next
+            && self.armed.is_none_or(|armed| next < armed)
+        {
+            self.armed = Some(next);
+            cx.fx.deadlines.push((cx.queue.clone(), next));
+        }
+    }
+
+    // ----- residency --------------------------------------------------------------------------
+
+    fn want_page_in(&mut self, cx: &mut Cx<'_>) {
+        if !self.paging {
+            self.paging = true;
+            cx.fx.page_ins.push(cx.queue.clone());
+        }
+    }
+
+    /// Names what to read from the log next.
+    pub(super) fn wanted(&mut self, count: usize, bytes: u64) -> Vec<(u64, MessageId)> {
+        let mut wanted: Vec<_> = self
+            .dying
+            .iter()
+            .take(count)
+            .map(|(e, _)| (e.seq, e.id))
+            .collect();
+        if wanted.is_empty()
+            && let Some(level) = self.top()
+        {
+            self.levels[level].wanted(count, bytes, &mut wanted);
+        }
+        wanted
+    }
+
+    /// Takes what was read from the log and goes on.
+    pub(super) fn arrived(
+        &mut self,
+        read: Vec<(u64, MessageId, Option<Message>)>,
+        cx: &mut Cx<'_>,
+    ) {
+        self.paging = false;
+        for (seq, id, message) in read {
+            if let Some(at) = self
+                .dying
+                .iter()
+                .position(|(e, _)| e.seq == seq && e.id == id)
+            {
+                let (mut entry, reason) = self.dying.swap_remove(at);
+                entry.message = message;
+                if entry.message.is_some() {
+                    cx.fx.dead.push(Dead {
+                        queue: cx.queue.clone(),
+                        entry,
+                        reason,
+                    });
+                } else {
+                    cx.fx.settles.push((cx.queue.info.id, entry.id));
+                }
+                continue;
+            }
+            let mut message = message;
+            for level in &mut self.levels {
+                match level.arrived(seq, message) {
+                    Ok(None) => break,
+                    Ok(Some(lost)) => {
+                        // The log cannot give it any more (corruption, reported there).
+                        self.n_ready -= 1;
+                        self.ready_bytes -= u64::from(lost.body_len);
+                        cx.fx.settles.push((cx.queue.info.id, lost.id));
+                        break;
+                    }
+                    Err(back) => message = back,
+                }
+            }
+        }
+        for waiter in self.get_waiters.drain(..) {
+            waiter.ring();
+        }
+        if !self.dying.is_empty() {
+            self.want_page_in(cx);
+        }
+        self.pump(cx);
+    }
+
+    /// Moves bodies out of memory, lowest priority and tail first; returns how many entries moved.
+    pub(super) fn evict(&mut self, count: usize) -> usize {
+        let mut moved = 0;
+        let top = self.top();
+        for (i, level) in self.levels.iter_mut().enumerate() {
+            let keep = if Some(i) == top { KEEP_AT_HEAD } else { 0 };
+            moved += level.evict(count - moved, keep);
+            if moved >= count {
+                break;
+            }
+        }
+        moved
+    }
+
+    /// As [`Self::evict`], and everything else that holds a body: requeued and unacknowledged ones.
+    pub(super) fn evict_all(&mut self, count: usize) -> usize {
+        let mut moved = self.evict(count);
+        for level in &mut self.levels {
+            if moved >= count {
+                return moved;
+            }
+            moved += level.evict_requeued(count - moved);
+        }
+        for unacked in self.unacked.iter_mut().flatten() {
+            if moved >= count {
+                break;
+            }
+            if unacked.entry.id.is_some() && unacked.entry.message.take().is_some() {
+                moved += 1;
+            }
+        }
+        moved
+    }
+
+    /// Messages that have to be put into the log before they can leave memory.
+    pub(super) fn unlogged(&self, count: usize) -> Vec<Unlogged> {
+        let mut found = Vec::new();
+        for level in &self.levels {
+            level.unlogged(count, &mut found);
+        }
+        let mut found: Vec<_> = found
+            .into_iter()
+            .map(|(seq, message)| Unlogged {
+                at: DeliveryRef { slot: NO_SLOT, seq },
+                message,
+            })
+            .collect();
+        for (slot, unacked) in self.unacked.iter().enumerate() {
+            if found.len() >= count {
+                break;
+            }
+            if let Some(unacked) = unacked
+                && !unacked.entry.id.is_some()
+                && let Some(message) = &unacked.entry.message
+            {
+                let at = DeliveryRef {
+                    slot: slot as u32,
+                    seq: unacked.entry.seq,
+                };
+                found.push(Unlogged {
+                    at,
+                    message: message.clone(),
+                });
+            }
+        }
+        found
+    }
+
+    /// Notes copies that were put into the log; what has left meanwhile is settled again.
+    pub(super) fn logged(&mut self, copies: &[(DeliveryRef, MessageId)], cx: &mut Cx<'_>) {
+        for &(at, id) in copies {
+            let unacked = self
+                .unacked
+                .get_mut(at.slot as usize)
+                .and_then(Option::as_mut);
+            if let Some(unacked) = unacked
+                && unacked.entry.seq == at.seq
+            {
+                unacked.entry.id = id;
+            } else if !self.levels.iter_mut().any(|level| level.logged(at.seq, id)) {
+                cx.fx.settles.push((cx.queue.info.id, id));
+            }
+        }
+    }
+
+    /// Copies in the log that were delivered and are not settled, for a clean stop.
+    pub(super) fn redelivered(&self, mut each: impl FnMut(MessageId)) {
+        for level in &self.levels {
+            level.redelivered(&mut each);
+        }
+        for unacked in self.unacked.iter().flatten() {
+            if unacked.entry.id.is_some() {
+                each(unacked.entry.id);
+            }
+        }
+    }
+}

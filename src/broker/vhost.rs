@@ -1,0 +1,743 @@
+//! A vhost: its exchanges, queues and bindings, and the operations that change them.
+//!
+//! One mutex orders all changes of a vhost. A durable change is appended to the log under it and
+//! then applied, so that the log's order is the order things happened in. Lookups take read locks
+//! only, and publishing mostly not even that (see [`super::routing`]).
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use base64::Engine as _;
+
+use super::ConnectionId;
+use super::arguments::{ArgumentError, Inequivalent, QueueSettings, equivalent, queue_equivalence};
+use super::definitions::{self, StoredBinding, StoredQueue};
+use super::effects::Effects;
+use super::exchange::{
+    Destination, Exchange, ExchangeInfo, ExchangeType, HeadersMatch, MatchArgumentError,
+};
+use super::ports::{DefinitionKind, LogFailed, Lsn, MessageLog, QueueId, Records};
+use super::queue::{DeleteIf, DeleteRefused, Queue, QueueInfo};
+use crate::protocol::field_table::{FieldTable, FieldValue};
+use crate::sync::Mutex;
+
+/// Exchanges that every vhost has: name, type, internal.
+pub const PREDECLARED: [(&str, ExchangeType, bool); 7] = [
+    ("", ExchangeType::Direct, false),
+    ("amq.direct", ExchangeType::Direct, false),
+    ("amq.fanout", ExchangeType::Fanout, false),
+    ("amq.topic", ExchangeType::Topic, false),
+    ("amq.headers", ExchangeType::Headers, false),
+    ("amq.match", ExchangeType::Headers, false),
+    ("amq.rabbitmq.trace", ExchangeType::Topic, true),
+];
+
+/// Ids of queues that do not survive a restart have this bit: recovery knows none of them.
+pub const TRANSIENT_QUEUE: u64 = 1 << 63;
+
+/// Why an operation on the topology was refused.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TopologyError {
+    /// No such exchange.
+    NoExchange(String),
+    /// No such queue.
+    NoQueue(String),
+    /// The exchange type is unknown.
+    UnknownType(String),
+    /// The name is reserved for the broker: `amq.`.
+    ReservedName {
+        /// A queue, or an exchange.
+        queue: bool,
+        /// The name.
+        name: String,
+    },
+    /// The default exchange cannot be declared, deleted or bound.
+    DefaultExchange,
+    /// Predeclared exchanges stay.
+    SystemExchange(String),
+    /// The exchange is there with another property or argument.
+    ExchangeDiffers(String, Inequivalent),
+    /// The queue is there with another property or argument.
+    QueueDiffers(String, Inequivalent),
+    /// The queue belongs to another connection, or is exclusive and was not declared so.
+    Locked(String),
+    /// An argument of a queue.
+    Argument(String, ArgumentError),
+    /// `alternate-exchange` is no string.
+    AlternateType(String, &'static str),
+    /// `x-match` of a binding.
+    Match(MatchArgumentError),
+    /// A queue has consumers.
+    QueueInUse(String),
+    /// A queue has messages.
+    QueueNotEmpty(String),
+    /// An exchange has bindings.
+    ExchangeInUse(String),
+    /// The log has failed.
+    LogFailed,
+}
+
+impl From<LogFailed> for TopologyError {
+    fn from(_: LogFailed) -> Self {
+        TopologyError::LogFailed
+    }
+}
+
+/// `exchange.declare`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the method's own fields")]
+pub struct ExchangeDeclare<'a> {
+    pub name: &'a str,
+    pub kind: &'a str,
+    pub durable: bool,
+    pub auto_delete: bool,
+    pub internal: bool,
+    pub arguments: &'a FieldTable,
+}
+
+/// `queue.declare`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the method's own fields")]
+pub struct QueueDeclare<'a> {
+    /// Empty: the server names it.
+    pub name: &'a str,
+    pub durable: bool,
+    pub exclusive: bool,
+    pub auto_delete: bool,
+    pub arguments: &'a FieldTable,
+    pub connection: ConnectionId,
+}
+
+/// A binding to add or remove.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the method's own fields")]
+pub struct BindingSpec<'a> {
+    pub source: &'a str,
+    pub destination: &'a Destination,
+    pub routing_key: &'a str,
+    pub arguments: &'a FieldTable,
+}
+
+/// What the mutex of a vhost protects.
+#[derive(Default)]
+struct Links {
+    /// Exchanges that have a binding to a destination.
+    sources: HashMap<Destination, Vec<Arc<Exchange>>>,
+    /// Exclusive queues by owner.
+    exclusive: HashMap<ConnectionId, Vec<Arc<Queue>>>,
+}
+
+/// A vhost. See the module.
+pub struct Vhost {
+    /// Its name.
+    pub name: Arc<str>,
+    log: Arc<dyn MessageLog>,
+    next_queue_id: Arc<AtomicU64>,
+    exchanges: RwLock<HashMap<Box<str>, Arc<Exchange>>>,
+    queues: RwLock<HashMap<Box<str>, Arc<Queue>>>,
+    links: Mutex<Links>,
+}
+
+const UNPOISONED: &str = "a panic aborts the process";
+
+/// A name without the line ends that RabbitMQ strips.
+pub fn clean_name(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '\r' | '\n')).collect()
+}
+
+/// A fresh name: `prefix` and 22 characters of base64url.
+pub fn generated_name(prefix: &str) -> String {
+    let mut random = [0u8; 16];
+    getrandom::fill(&mut random).expect("the system has randomness");
+    format!(
+        "{prefix}{}",
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random)
+    )
+}
+
+impl Vhost {
+    /// A vhost with its predeclared exchanges.
+    pub fn new(name: &str, log: Arc<dyn MessageLog>, next_queue_id: Arc<AtomicU64>) -> Arc<Vhost> {
+        let predeclared = PREDECLARED.map(|(name, kind, internal)| {
+            let info = ExchangeInfo {
+                name: name.into(),
+                kind,
+                durable: true,
+                auto_delete: false,
+                internal,
+                arguments: FieldTable::new(),
+            };
+            (Box::from(name), Exchange::new(info))
+        });
+        Arc::new(Vhost {
+            name: name.into(),
+            log,
+            next_queue_id,
+            exchanges: RwLock::new(HashMap::from(predeclared)),
+            queues: RwLock::default(),
+            links: Mutex::new("the topology of a vhost", Links::default()),
+        })
+    }
+
+    /// An exchange by name.
+    pub fn exchange(&self, name: &str) -> Option<Arc<Exchange>> {
+        self.exchanges.read().expect(UNPOISONED).get(name).cloned()
+    }
+
+    /// A queue by name.
+    pub fn queue(&self, name: &str) -> Option<Arc<Queue>> {
+        self.queues.read().expect(UNPOISONED).get(name).cloned()
+    }
+
+    /// All queues.
+    pub fn queues(&self) -> Vec<Arc<Queue>> {
+        self.queues
+            .read()
+            .expect(UNPOISONED)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// All exchanges.
+    pub fn exchanges(&self) -> Vec<Arc<Exchange>> {
+        self.exchanges
+            .read()
+            .expect(UNPOISONED)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// A queue that this connection may use.
+    ///
+    /// # Errors
+    /// `NoQueue`, or `Locked` for an exclusive queue of another connection.
+    pub fn lookup_queue(
+        &self,
+        name: &str,
+        connection: ConnectionId,
+    ) -> Result<Arc<Queue>, TopologyError> {
+        let queue = self
+            .queue(name)
+            .ok_or_else(|| TopologyError::NoQueue(name.into()))?;
+        match queue.info().exclusive_owner {
+            Some(owner) if owner != connection => Err(TopologyError::Locked(name.into())),
+            _ => Ok(queue),
+        }
+    }
+
+    /// An exchange, or why not.
+    ///
+    /// # Errors
+    /// `NoExchange`
+    pub fn lookup_exchange(&self, name: &str) -> Result<Arc<Exchange>, TopologyError> {
+        self.exchange(name)
+            .ok_or_else(|| TopologyError::NoExchange(name.into()))
+    }
+
+    fn append(&self, records: &mut Records) -> Result<Lsn, TopologyError> {
+        if records.is_empty() {
+            return Ok(Lsn::default());
+        }
+        Ok(self.log.append(records)?.lsn)
+    }
+
+    /// `exchange.declare`, not passive.
+    ///
+    /// # Errors
+    /// See [`TopologyError`].
+    pub fn declare_exchange(&self, d: &ExchangeDeclare<'_>) -> Result<Lsn, TopologyError> {
+        let kind =
+            ExchangeType::parse(d.kind).ok_or_else(|| TopologyError::UnknownType(d.kind.into()))?;
+        if d.name.is_empty() {
+            return Err(TopologyError::DefaultExchange);
+        }
+        let _links = self.links.lock();
+        if let Some(existing) = self.exchange(d.name) {
+            return exchange_equivalence(&existing.info, kind, d)
+                .map(|()| Lsn::default())
+                .map_err(|e| TopologyError::ExchangeDiffers(d.name.into(), e));
+        }
+        if d.name.starts_with("amq.") {
+            return Err(TopologyError::ReservedName {
+                queue: false,
+                name: d.name.into(),
+            });
+        }
+        if let Some(alternate) = d.arguments.get("alternate-exchange")
+            && alternate.as_str().is_none()
+        {
+            return Err(TopologyError::AlternateType(
+                d.name.into(),
+                alternate.type_name(),
+            ));
+        }
+        let info = ExchangeInfo {
+            name: d.name.into(),
+            kind,
+            durable: d.durable,
+            auto_delete: d.auto_delete,
+            internal: d.internal,
+            arguments: d.arguments.clone(),
+        };
+        let mut records = Records::default();
+        if info.durable {
+            records
+                .definitions
+                .push(definitions::put_exchange(&self.name, &info));
+        }
+        let lsn = self.append(&mut records)?;
+        self.exchanges
+            .write()
+            .expect(UNPOISONED)
+            .insert(d.name.into(), Exchange::new(info));
+        Ok(lsn)
+    }
+
+    /// `exchange.delete`. Deleting what is not there succeeds.
+    ///
+    /// # Errors
+    /// See [`TopologyError`].
+    pub fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<Lsn, TopologyError> {
+        if name.is_empty() {
+            return Err(TopologyError::DefaultExchange);
+        }
+        if name.starts_with("amq.") {
+            return Err(TopologyError::SystemExchange(name.into()));
+        }
+        let mut links = self.links.lock();
+        let Some(exchange) = self.exchange(name) else {
+            return Ok(Lsn::default());
+        };
+        if if_unused && !exchange.router().is_empty() {
+            return Err(TopologyError::ExchangeInUse(name.into()));
+        }
+        let mut records = Records::default();
+        self.unlink_exchange(&mut links, &exchange, &mut records);
+        self.append(&mut records)
+    }
+
+    /// Takes an exchange out, with its bindings on both sides and the exchanges that go with them.
+    fn unlink_exchange(&self, links: &mut Links, exchange: &Arc<Exchange>, records: &mut Records) {
+        let mut gone = vec![exchange.clone()];
+        while let Some(exchange) = gone.pop() {
+            exchange.mark_deleted();
+            self.exchanges
+                .write()
+                .expect(UNPOISONED)
+                .remove(&exchange.info.name[..]);
+            if exchange.info.durable {
+                let parts = [self.name.as_bytes(), exchange.info.name.as_bytes()];
+                records
+                    .definitions
+                    .push(definitions::remove(DefinitionKind::Exchange, &parts));
+            }
+            let outgoing: Vec<_> = {
+                let mut router = exchange.router_mut();
+                let all: Vec<_> = router
+                    .iter()
+                    .map(|(d, k, a)| (d.clone(), k.to_string(), a.clone()))
+                    .collect();
+                for (destination, ..) in &all {
+                    router.unbind_all(destination);
+                }
+                all
+            };
+            for (destination, key, arguments) in &outgoing {
+                self.forget_source(links, destination, &exchange);
+                self.remove_stored(&exchange, destination, key, arguments, records);
+            }
+            gone.extend(self.unbind_destination(links, &Destination::Exchange(exchange), records));
+        }
+    }
+
+    /// Removes all bindings to a destination; returns the auto-delete exchanges this leaves without
+    /// any.
+    fn unbind_destination(
+        &self,
+        links: &mut Links,
+        destination: &Destination,
+        records: &mut Records,
+    ) -> Vec<Arc<Exchange>> {
+        let mut unused = Vec::new();
+        for source in links.sources.remove(destination).unwrap_or_default() {
+            let (bindings, empty) = {
+                let mut router = source.router_mut();
+                (router.unbind_all(destination), router.is_empty())
+            };
+            source.changed();
+            for (key, arguments) in bindings {
+                self.remove_stored(&source, destination, &key, &arguments, records);
+            }
+            if empty && source.info.auto_delete {
+                unused.push(source);
+            }
+        }
+        unused
+    }
+
+    fn forget_source(&self, links: &mut Links, destination: &Destination, source: &Arc<Exchange>) {
+        if let Some(sources) = links.sources.get_mut(destination) {
+            sources.retain(|s| !Arc::ptr_eq(s, source));
+            if sources.is_empty() {
+                links.sources.remove(destination);
+            }
+        }
+    }
+
+    fn stored(
+        &self,
+        source: &Exchange,
+        to: &Destination,
+        key: &str,
+        arguments: &FieldTable,
+    ) -> Option<StoredBinding> {
+        (source.info.durable && to.durable()).then(|| StoredBinding {
+            source: source.info.name.to_string(),
+            to_queue: matches!(to, Destination::Queue(_)),
+            destination: to.name().to_string(),
+            routing_key: key.to_string(),
+            arguments: arguments.clone(),
+        })
+    }
+
+    fn remove_stored(
+        &self,
+        source: &Exchange,
+        to: &Destination,
+        key: &str,
+        arguments: &FieldTable,
+        records: &mut Records,
+    ) {
+        if let Some(stored) = self.stored(source, to, key, arguments) {
+            records.definitions.push(stored.remove(&self.name));
+        }
+    }
+
+    /// `queue.declare`, not passive. The flag is true if the queue is new.
+    ///
+    /// # Errors
+    /// See [`TopologyError`].
+    pub fn declare_queue(
+        &self,
+        d: &QueueDeclare<'_>,
+    ) -> Result<(Arc<Queue>, Lsn, bool), TopologyError> {
+        let generated;
+        let name = if d.name.is_empty() {
+            generated = generated_name("amq.gen-");
+            &generated
+        } else if d.name.starts_with("amq.") {
+            return Err(TopologyError::ReservedName {
+                queue: true,
+                name: d.name.into(),
+            });
+        } else {
+            d.name
+        };
+        let durable = d.durable && !d.exclusive;
+        loop {
+            let mut links = self.links.lock();
+            if let Some(queue) = self.queue(name) {
+                if queue.is_deleted() {
+                    // Its deletion waits for this lock.
+                    drop(links);
+                    self.finish_deletion(&queue)?;
+                    continue;
+                }
+                redeclare(queue.info(), d, durable)?;
+                return Ok((queue, Lsn::default(), false));
+            }
+            let settings = QueueSettings::parse(d.arguments)
+                .map_err(|e| TopologyError::Argument(name.into(), e))?;
+            let number = self.next_queue_id.fetch_add(1, Ordering::Relaxed);
+            let id = if durable {
+                number
+            } else {
+                number | TRANSIENT_QUEUE
+            };
+            let mut records = Records::default();
+            if durable {
+                let stored = StoredQueue {
+                    id,
+                    name: name.to_string(),
+                    auto_delete: d.auto_delete,
+                    arguments: d.arguments.clone(),
+                };
+                records.definitions.push(stored.put(&self.name));
+                records.definitions.push(next_queue_id_change(number + 1));
+            }
+            let lsn = self.append(&mut records)?;
+            let queue = Queue::new(QueueInfo {
+                id: QueueId(id),
+                vhost: self.name.clone(),
+                name: name.into(),
+                durable,
+                auto_delete: d.auto_delete,
+                exclusive_owner: d.exclusive.then_some(d.connection),
+                arguments: d.arguments.clone(),
+                settings,
+            });
+            self.queues
+                .write()
+                .expect(UNPOISONED)
+                .insert(name.into(), queue.clone());
+            if d.exclusive {
+                links
+                    .exclusive
+                    .entry(d.connection)
+                    .or_default()
+                    .push(queue.clone());
+            }
+            return Ok((queue, lsn, true));
+        }
+    }
+
+    /// Deletes a queue; returns how many ready messages went with it.
+    ///
+    /// # Errors
+    /// `QueueInUse`, `QueueNotEmpty`, `LogFailed`. A queue that somebody else deleted meanwhile
+    /// counts as deleted, with no messages.
+    pub fn delete_queue(
+        &self,
+        queue: &Arc<Queue>,
+        condition: DeleteIf,
+        fx: &mut Effects,
+    ) -> Result<(u64, Lsn), TopologyError> {
+        let name = || queue.info().name.to_string();
+        let n = match queue.mark_deleted(condition, fx) {
+            Ok(n) => n,
+            Err(DeleteRefused::InUse) => return Err(TopologyError::QueueInUse(name())),
+            Err(DeleteRefused::NotEmpty) => return Err(TopologyError::QueueNotEmpty(name())),
+            Err(DeleteRefused::Gone) => 0,
+        };
+        Ok((n, self.finish_deletion(queue)?))
+    }
+
+    /// Unlinks a queue that is marked as deleted, unless that happened already.
+    fn finish_deletion(&self, queue: &Arc<Queue>) -> Result<Lsn, TopologyError> {
+        let info = queue.info();
+        let mut links = self.links.lock();
+        {
+            let mut queues = self.queues.write().expect(UNPOISONED);
+            if !queues
+                .get(&info.name[..])
+                .is_some_and(|q| Arc::ptr_eq(q, queue))
+            {
+                return Ok(Lsn::default());
+            }
+            queues.remove(&info.name[..]);
+        }
+        let mut records = Records::default();
+        if info.durable {
+            let parts = [self.name.as_bytes(), info.name.as_bytes()];
+            records
+                .definitions
+                .push(definitions::remove(DefinitionKind::Queue, &parts));
+        }
+        if let Some(owner) = info.exclusive_owner
+            && let Some(list) = links.exclusive.get_mut(&owner)
+        {
+            list.retain(|q| !Arc::ptr_eq(q, queue));
+            if list.is_empty() {
+                links.exclusive.remove(&owner);
+            }
+        }
+        for unused in
+            self.unbind_destination(&mut links, &Destination::Queue(queue.clone()), &mut records)
+        {
+            self.unlink_exchange(&mut links, &unused, &mut records);
+        }
+        let lsn = self.append(&mut records)?;
+        // Nobody waits for the end of a queue that did not survive anyway.
+        Ok(if info.durable { lsn } else { Lsn::default() })
+    }
+
+    /// The exclusive queues of a connection.
+    pub fn exclusive_queues(&self, connection: ConnectionId) -> Vec<Arc<Queue>> {
+        self.links
+            .lock()
+            .exclusive
+            .get(&connection)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Adds a binding; nothing happens if it is there.
+    ///
+    /// # Errors
+    /// See [`TopologyError`].
+    pub fn bind(&self, b: &BindingSpec<'_>) -> Result<Lsn, TopologyError> {
+        let mut links = self.links.lock();
+        let source = self.lookup_exchange(b.source)?;
+        if source.info.kind == ExchangeType::Headers {
+            HeadersMatch::of(b.arguments).map_err(TopologyError::Match)?;
+        }
+        let gone = match b.destination {
+            Destination::Queue(q) => q
+                .is_deleted()
+                .then(|| TopologyError::NoQueue(q.info().name.to_string())),
+            Destination::Exchange(x) => x
+                .is_deleted()
+                .then(|| TopologyError::NoExchange(x.info.name.to_string())),
+        };
+        if let Some(error) = gone {
+            return Err(error);
+        }
+        let there = source
+            .router()
+            .iter()
+            .any(|(d, k, a)| d == b.destination && k == b.routing_key && a == b.arguments);
+        if there {
+            return Ok(Lsn::default());
+        }
+        let mut records = Records::default();
+        if let Some(stored) = self.stored(&source, b.destination, b.routing_key, b.arguments) {
+            records.definitions.push(stored.put(&self.name));
+        }
+        let lsn = self.append(&mut records)?;
+        source
+            .router_mut()
+            .bind(b.routing_key, b.arguments, b.destination);
+        let sources = links.sources.entry(b.destination.clone()).or_default();
+        if !sources.iter().any(|s| Arc::ptr_eq(s, &source)) {
+            sources.push(source.clone());
+        }
+        source.changed();
+        Ok(lsn)
+    }
+
+    /// Removes a binding; nothing happens if it is not there.
+    ///
+    /// # Errors
+    /// `LogFailed`
+    pub fn unbind(&self, b: &BindingSpec<'_>) -> Result<Lsn, TopologyError> {
+        let mut links = self.links.lock();
+        let Some(source) = self.exchange(b.source) else {
+            return Ok(Lsn::default());
+        };
+        let (was_there, empty, still) = {
+            let mut router = source.router_mut();
+            let was_there = router.unbind(b.routing_key, b.arguments, b.destination);
+            let still = router.iter().any(|(d, ..)| d == b.destination);
+            (was_there, router.is_empty(), still)
+        };
+        if !was_there {
+            return Ok(Lsn::default());
+        }
+        source.changed();
+        if !still {
+            self.forget_source(&mut links, b.destination, &source);
+        }
+        let mut records = Records::default();
+        self.remove_stored(
+            &source,
+            b.destination,
+            b.routing_key,
+            b.arguments,
+            &mut records,
+        );
+        if empty && source.info.auto_delete {
+            self.unlink_exchange(&mut links, &source, &mut records);
+        }
+        self.append(&mut records)
+    }
+
+    // ----- recovery: what the store has, without writing it again -----------------------------
+
+    pub(super) fn restore_exchange(&self, info: ExchangeInfo) {
+        let name = Box::from(&info.name[..]);
+        self.exchanges
+            .write()
+            .expect(UNPOISONED)
+            .insert(name, Exchange::new(info));
+    }
+
+    pub(super) fn restore_queue(&self, stored: StoredQueue) -> Result<Arc<Queue>, ArgumentError> {
+        let settings = QueueSettings::parse(&stored.arguments)?;
+        let queue = Queue::new(QueueInfo {
+            id: QueueId(stored.id),
+            vhost: self.name.clone(),
+            name: stored.name.as_str().into(),
+            durable: true,
+            auto_delete: stored.auto_delete,
+            exclusive_owner: None,
+            arguments: stored.arguments,
+            settings,
+        });
+        self.queues
+            .write()
+            .expect(UNPOISONED)
+            .insert(stored.name.into(), queue.clone());
+        Ok(queue)
+    }
+
+    /// False if one of its ends is missing.
+    pub(super) fn restore_binding(&self, stored: &StoredBinding) -> bool {
+        let destination = if stored.to_queue {
+            self.queue(&stored.destination).map(Destination::Queue)
+        } else {
+            self.exchange(&stored.destination)
+                .map(Destination::Exchange)
+        };
+        let (Some(source), Some(destination)) = (self.exchange(&stored.source), destination) else {
+            return false;
+        };
+        source
+            .router_mut()
+            .bind(&stored.routing_key, &stored.arguments, &destination);
+        let mut links = self.links.lock();
+        let sources = links.sources.entry(destination).or_default();
+        if !sources.iter().any(|s| Arc::ptr_eq(s, &source)) {
+            sources.push(source);
+        }
+        true
+    }
+}
+
+/// The change that notes the next id of a queue: ids are never used twice.
+fn next_queue_id_change(next: u64) -> super::ports::DefinitionChange {
+    let mut t = FieldTable::new();
+    t.insert("next", next as i64);
+    definitions::put(DefinitionKind::Meta, &[super::NEXT_QUEUE_ID.as_bytes()], t)
+}
+
+fn exchange_equivalence(
+    info: &ExchangeInfo,
+    kind: ExchangeType,
+    d: &ExchangeDeclare<'_>,
+) -> Result<(), Inequivalent> {
+    let text = |kind: ExchangeType| FieldValue::from(kind.as_str());
+    equivalent("type", Some(&text(info.kind)), Some(&text(kind)))?;
+    flag("durable", info.durable, d.durable)?;
+    flag("auto_delete", info.auto_delete, d.auto_delete)?;
+    flag("internal", info.internal, d.internal)?;
+    let alternate = "alternate-exchange";
+    equivalent(
+        alternate,
+        info.arguments.get(alternate),
+        d.arguments.get(alternate),
+    )
+}
+
+fn flag(argument: &'static str, current: bool, received: bool) -> Result<(), Inequivalent> {
+    equivalent(
+        argument,
+        Some(&FieldValue::Bool(current)),
+        Some(&FieldValue::Bool(received)),
+    )
+}
+
+/// Whether a declaration fits the queue that is there: owner, durable, auto_delete, arguments, in
+/// RabbitMQ's order.
+fn redeclare(info: &QueueInfo, d: &QueueDeclare<'_>, durable: bool) -> Result<(), TopologyError> {
+    let owner = d.exclusive.then_some(d.connection);
+    if info.exclusive_owner != owner {
+        return Err(TopologyError::Locked(info.name.to_string()));
+    }
+    flag("durable", info.durable, durable)
+        .and_then(|()| flag("auto_delete", info.auto_delete, d.auto_delete))
+        .and_then(|()| queue_equivalence(&info.arguments, d.arguments))
+        .map_err(|e| TopologyError::QueueDiffers(info.name.to_string(), e))
+}

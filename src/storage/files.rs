@@ -1,0 +1,114 @@
+//! The few file operations the log needs, as a trait, so that tests can lose power.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An open file, read and written at positions.
+pub trait LogFile: Send + Sync {
+    /// Writes all of `bytes` at `offset`.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Fills `into` from `offset`, or as much as the file has; returns how much.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// What was written survives a power cut afterwards.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether it has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Reserves room on the disk up to `len`, and makes the file that long.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Cuts the file.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+}
+
+/// A folder of files.
+pub trait FileLayer: Send + Sync {
+    /// Opens a file for reading and writing, creating it if it is not there, readable by its owner
+    /// only.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
+    /// Renames a file; durable after [`Self::sync_dir`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file; durable after [`Self::sync_dir`].
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// The files in a folder.
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+    /// What was created, renamed and removed in the folder survives a power cut afterwards.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// The real thing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disk;
+
+impl LogFile for File {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut n = 0;
+        while n < into.len() {
+            match FileExt::read_at(self, &mut into[n..], offset + n as u64) {
+                Ok(0) => break,
+                Ok(more) => n += more,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(n)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        rustix::fs::fallocate(self, rustix::fs::FallocateFlags::empty(), 0, len)?;
+        Ok(())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+}
+
+impl FileLayer for Disk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        Ok(Arc::new(file))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        std::fs::read_dir(dir)?
+            .map(|entry| Ok(entry?.path()))
+            .collect()
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+}

@@ -1,0 +1,382 @@
+//! What a segment looks like, byte by byte.
+//!
+//! A segment is a sequence of frames; one append is one frame, all or nothing.
+//!
+//! ```text
+//!  0      4      8         12       16          24         32           36
+//! +------+------+---------+--------+-----------+----------+------------+---------+
+//! | len  | crc  | segment | offset | watermark | first_id | n_messages | records |
+//! +------+------+---------+--------+-----------+----------+------------+---------+
+//! ```
+//!
+//! All integers are big-endian. `len` counts the records' bytes; `crc` (CRC-32) covers everything behind
+//! it. Segment number and offset tell a frame from one that an earlier use of the file left behind.
+//! `watermark` is what was durable when the frame was staged: a bad frame below a later frame's
+//! watermark was once good, so it is corruption; otherwise it was never finished, a torn tail.
+//!
+//! Messages have consecutive ids from `first_id`.
+
+use bytes::BufMut;
+
+use crate::broker::message::{Message, Parts};
+use crate::broker::ports::{DefinitionChange, DefinitionKind, MessageId, QueueId, Records, Target};
+
+/// Bytes of a frame before its records.
+pub(super) const FRAME_HEADER: usize = 36;
+
+const SETTLES: u8 = 1;
+const SETTLED_RANGES: u8 = 2;
+const DEFINITION: u8 = 3;
+const PUBLISH: u8 = 4;
+const CLEAN_STOP: u8 = 5;
+
+/// The header of a frame.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct FrameHeader {
+    pub(super) len: u32,
+    pub(super) crc: u32,
+    pub(super) segment: u32,
+    pub(super) offset: u32,
+    pub(super) watermark: u64,
+    pub(super) first_id: u64,
+    pub(super) n_messages: u32,
+}
+
+impl FrameHeader {
+    /// Reads a header; `None` if `bytes` is too short.
+    pub(super) fn read(bytes: &[u8]) -> Option<FrameHeader> {
+        let bytes = bytes.get(..FRAME_HEADER)?;
+        let u32_at = |at: usize| {
+            u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let u64_at = |at: usize| u64::from(u32_at(at)) << 32 | u64::from(u32_at(at + 4));
+        Some(FrameHeader {
+            len: u32_at(0),
+            crc: u32_at(4),
+            segment: u32_at(8),
+            offset: u32_at(12),
+            watermark: u64_at(16),
+            first_id: u64_at(24),
+            n_messages: u32_at(32),
+        })
+    }
+
+    /// Bytes of the whole frame.
+    pub(super) fn size(&self) -> usize {
+        FRAME_HEADER + self.len as usize
+    }
+
+    /// Whether the frame at the start of `bytes` is whole and right.
+    pub(super) fn checks(&self, bytes: &[u8]) -> bool {
+        bytes
+            .get(8..self.size())
+            .is_some_and(|covered| crc32fast::hash(covered) == self.crc)
+    }
+}
+
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) segment: u32,
+    pub(super) offset: u32,
+    pub(super) watermark: u64,
+    pub(super) first_id: u64,
+}
+
+/// Bytes that a frame of these records takes at most.
+pub(super) fn frame_len(records: &Records) -> usize {
+    let definitions: usize = records
+        .definitions
+        .iter()
+        .map(|d| 11 + d.key.len() + d.value.as_ref().map_or(0, Vec::len))
+        .sum();
+    let publishes: usize = records
+        .publishes
+        .iter()
+        .map(|p| 17 + p.message.contents().len())
+        .sum();
+    let settles = 5 + records.settles.len() * 16;
+    let ranges = 5 + records.settled_ranges.len() * 24;
+    FRAME_HEADER + settles + ranges + definitions + publishes + records.targets.len() * 19
+}
+
+/// Starts a frame; returns where it starts in `out`.
+fn begin(out: &mut Vec<u8>, place: &Place, n_messages: u32) -> usize {
+    let start = out.len();
+    out.put_u64(0);
+    out.put_u32(place.segment);
+    out.put_u32(place.offset);
+    out.put_u64(place.watermark);
+    out.put_u64(place.first_id);
+    out.put_u32(n_messages);
+    start
+}
+
+fn end(out: &mut [u8], start: usize) {
+    let len = (out.len() - start - FRAME_HEADER) as u32;
+    let crc = crc32fast::hash(&out[start + 8..]);
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+    out[start + 4..start + 8].copy_from_slice(&crc.to_be_bytes());
+}
+
+fn put_pairs(out: &mut Vec<u8>, kind: u8, pairs: &[(QueueId, MessageId)]) {
+    out.put_u8(kind);
+    out.put_u32(pairs.len() as u32);
+    for (queue, id) in pairs {
+        out.put_u64(queue.0);
+        out.put_u64(id.0);
+    }
+}
+
+/// Appends the frame of these records.
+pub(super) fn encode(out: &mut Vec<u8>, records: &Records, place: &Place) {
+    let start = begin(out, place, records.publishes.len() as u32);
+    if !records.settles.is_empty() {
+        put_pairs(out, SETTLES, &records.settles);
+    }
+    if !records.settled_ranges.is_empty() {
+        out.put_u8(SETTLED_RANGES);
+        out.put_u32(records.settled_ranges.len() as u32);
+        for (queue, first, last) in &records.settled_ranges {
+            out.put_u64(queue.0);
+            out.put_u64(first.0);
+            out.put_u64(last.0);
+        }
+    }
+    for change in &records.definitions {
+        out.put_u8(DEFINITION);
+        out.put_u8(change.kind as u8);
+        out.put_u32(change.key.len() as u32);
+        out.put_slice(&change.key);
+        out.put_u8(u8::from(change.value.is_some()));
+        if let Some(value) = &change.value {
+            out.put_u32(value.len() as u32);
+            out.put_slice(value);
+        }
+    }
+    for p in &records.publishes {
+        let first = p.first_target as usize;
+        put_publish(
+            out,
+            &p.message,
+            p.transient,
+            &records.targets[first..first + p.n_targets as usize],
+        );
+    }
+    end(out, start);
+}
+
+fn put_publish(out: &mut Vec<u8>, m: &Message, transient: bool, targets: &[Target]) {
+    out.put_u8(PUBLISH);
+    out.put_u8(u8::from(transient));
+    out.put_u32(targets.len() as u32);
+    for t in targets {
+        out.put_u64(t.queue.0);
+        out.put_u64(t.expires_at);
+        out.put_u8(t.priority);
+        out.put_u16(t.delivery_count);
+    }
+    out.put_u8(m.flags());
+    out.put_u8(m.exchange().len() as u8);
+    out.put_u8(m.routing_key().len() as u8);
+    out.put_u32(m.properties().len() as u32);
+    out.put_u32(m.body_len());
+    out.put_slice(m.contents());
+}
+
+/// Appends a frame with one message, as compaction writes it.
+pub(super) fn encode_one(out: &mut Vec<u8>, message: &[u8], place: &Place) {
+    let start = begin(out, place, 1);
+    out.put_slice(message);
+    end(out, start);
+}
+
+/// Appends a frame that says the log was closed in order, with the copies that were delivered.
+pub(super) fn encode_clean_stop(
+    out: &mut Vec<u8>,
+    redelivered: &[(QueueId, MessageId)],
+    place: &Place,
+) {
+    let start = begin(out, place, 0);
+    put_pairs(out, CLEAN_STOP, redelivered);
+    end(out, start);
+}
+
+/// One record of a frame.
+#[derive(Debug)]
+pub(super) enum Record<'a> {
+    Settle(QueueId, MessageId),
+    SettledRange(QueueId, MessageId, MessageId),
+    Definition(DefinitionChange),
+    Publish(PublishRecord<'a>),
+    CleanStop(Vec<(QueueId, MessageId)>),
+}
+
+/// A message in the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PublishRecord<'a> {
+    pub(super) id: MessageId,
+    pub(super) transient: bool,
+    targets: &'a [u8],
+    pub(super) body_len: u32,
+    flags: u8,
+    exchange_len: u8,
+    routing_key_len: u8,
+    properties_len: u32,
+    contents: &'a [u8],
+}
+
+impl PublishRecord<'_> {
+    pub(super) fn n_targets(&self) -> usize {
+        self.targets.len() / 19
+    }
+
+    pub(super) fn targets(&self) -> impl Iterator<Item = Target> + '_ {
+        self.targets.chunks_exact(19).map(|t| {
+            let mut r = Bytes(t);
+            Target {
+                queue: QueueId(r.u64().unwrap_or(0)),
+                expires_at: r.u64().unwrap_or(0),
+                priority: r.u8().unwrap_or(0),
+                delivery_count: r.u16().unwrap_or(0),
+            }
+        })
+    }
+
+    /// The message itself.
+    pub(super) fn message(&self) -> Option<Message> {
+        let (exchange, rest) = self.contents.split_at_checked(self.exchange_len.into())?;
+        let (routing_key, rest) = rest.split_at_checked(self.routing_key_len.into())?;
+        let (properties, body) = rest.split_at_checked(self.properties_len as usize)?;
+        let parts = Parts {
+            exchange: std::str::from_utf8(exchange).ok()?,
+            routing_key: std::str::from_utf8(routing_key).ok()?,
+            properties,
+            flags: self.flags,
+        };
+        Some(Message::new(&parts, body))
+    }
+
+    /// The record again, with these targets only.
+    pub(super) fn rewrite(&self, targets: &[Target]) -> Option<Vec<u8>> {
+        let message = self.message()?;
+        let mut out = Vec::new();
+        put_publish(&mut out, &message, self.transient, targets);
+        Some(out)
+    }
+}
+
+struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take(1).map(|b| b[0])
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.take(2)?.try_into().ok().map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take(4)?.try_into().ok().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take(8)?.try_into().ok().map(u64::from_be_bytes)
+    }
+}
+
+/// Visits the records of a frame that checked. False if they cannot be understood all the same.
+pub(super) fn decode<'a>(
+    frame: &'a [u8],
+    header: &FrameHeader,
+    mut each: impl FnMut(Record<'a>),
+) -> bool {
+    let Some(records) = frame.get(FRAME_HEADER..header.size()) else {
+        return false;
+    };
+    let mut r = Bytes(records);
+    let mut next_id = header.first_id;
+    while !r.0.is_empty() {
+        if decode_one(&mut r, &mut next_id, &mut each).is_none() {
+            return false;
+        }
+    }
+    true
+}
+
+fn decode_one<'a>(
+    r: &mut Bytes<'a>,
+    next_id: &mut u64,
+    each: &mut impl FnMut(Record<'a>),
+) -> Option<()> {
+    match r.u8()? {
+        SETTLES => {
+            for _ in 0..r.u32()? {
+                each(Record::Settle(QueueId(r.u64()?), MessageId(r.u64()?)));
+            }
+        }
+        SETTLED_RANGES => {
+            for _ in 0..r.u32()? {
+                each(Record::SettledRange(
+                    QueueId(r.u64()?),
+                    MessageId(r.u64()?),
+                    MessageId(r.u64()?),
+                ));
+            }
+        }
+        DEFINITION => {
+            let number = r.u8()?;
+            let kind = DefinitionKind::ALL
+                .into_iter()
+                .find(|k| *k as u8 == number)?;
+            let n = r.u32()? as usize;
+            let key = r.take(n)?.to_vec();
+            let value = match r.u8()? {
+                0 => None,
+                _ => {
+                    let n = r.u32()? as usize;
+                    Some(r.take(n)?.to_vec())
+                }
+            };
+            each(Record::Definition(DefinitionChange { kind, key, value }));
+        }
+        PUBLISH => {
+            let transient = r.u8()? != 0;
+            let n = r.u32()? as usize;
+            let targets = r.take(n.checked_mul(19)?)?;
+            let (flags, exchange_len, routing_key_len) = (r.u8()?, r.u8()?, r.u8()?);
+            let (properties_len, body_len) = (r.u32()?, r.u32()?);
+            let n = usize::from(exchange_len) + usize::from(routing_key_len);
+            let contents = r.take(n + properties_len as usize + body_len as usize)?;
+            each(Record::Publish(PublishRecord {
+                id: MessageId(*next_id),
+                transient,
+                targets,
+                body_len,
+                flags,
+                exchange_len,
+                routing_key_len,
+                properties_len,
+                contents,
+            }));
+            *next_id += 1;
+        }
+        CLEAN_STOP => {
+            let n = r.u32()?;
+            let mut pairs = Vec::new();
+            for _ in 0..n {
+                pairs.push((QueueId(r.u64()?), MessageId(r.u64()?)));
+            }
+            each(Record::CleanStop(pairs));
+        }
+        _ => return None,
+    }
+    Some(())
+}

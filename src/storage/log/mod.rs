@@ -1,0 +1,433 @@
+//! The message log: segments, appended to by whoever publishes, written and synced by one thread.
+//!
+//! `append` encodes into a buffer under one lock and returns. The log thread swaps the buffer,
+//! writes it, syncs when somebody waits (or now and then), moves the watermark and rings. While it syncs,
+//! the next buffer fills: that is all there is to group commit. A second thread gives disk space back
+//! and brings the definitions' store up to date.
+
+mod format;
+mod reader;
+mod reclaim;
+mod recovery;
+mod segment;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use self::segment::{Segment, Segments, lsn};
+use super::definitions::DefinitionStore;
+use super::files::FileLayer;
+use crate::broker::message::Message;
+use crate::broker::ports::{
+    Appended, Bell, Definition, DefinitionChange, LogFailed, Lsn, MessageId, MessageLog, QueueId,
+    Records, RecoveredRun,
+};
+
+/// What "durable" means.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Durability {
+    /// A confirmed message survives a power cut: confirms wait for fdatasync.
+    #[default]
+    Fsync,
+    /// A confirmed message survives the end of the process, not of the machine: confirms wait for
+    /// write.
+    Write,
+}
+
+/// How a log is kept.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// The data folder.
+    pub dir: PathBuf,
+    /// Size of a segment in bytes; at most 2 GiB.
+    pub segment_bytes: u32,
+    /// What "durable" means.
+    pub durability: Durability,
+    /// Records that nobody waits for are synced within this.
+    pub flush_interval: Duration,
+    /// How often space is given back and definitions are checkpointed.
+    pub reclaim_interval: Duration,
+}
+
+impl LogOptions {
+    /// The defaults, in this folder.
+    pub fn new(dir: &Path) -> LogOptions {
+        LogOptions {
+            dir: dir.to_path_buf(),
+            segment_bytes: 64 << 20,
+            durability: Durability::Fsync,
+            flush_interval: Duration::from_millis(200),
+            reclaim_interval: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Bytes staged before the log thread is woken although nobody waits.
+const WAKE_AT_BYTES: u64 = 1 << 20;
+
+/// Staged bytes of one segment.
+struct Chunk {
+    segment: u32,
+    offset: u32,
+    bytes: Vec<u8>,
+}
+
+/// What the lock of the log protects.
+struct Staging {
+    chunks: Vec<Chunk>,
+    spare: Vec<Vec<u8>>,
+    staged_bytes: u64,
+    /// The active segment and where the next frame goes.
+    segment: u32,
+    offset: u32,
+    next_id: u64,
+    segments: Segments,
+    waiters: Vec<(Lsn, Arc<dyn Bell>)>,
+    /// Changes not in the store yet, with their positions.
+    definitions: Vec<(Lsn, DefinitionChange)>,
+    stopping: bool,
+}
+
+struct Inner {
+    options: LogOptions,
+    files: Arc<dyn FileLayer>,
+    store: DefinitionStore,
+    staging: Mutex<Staging>,
+    /// Wakes the log thread.
+    work: Condvar,
+    /// Wakes whoever waits for a write.
+    progress: Condvar,
+    /// Wakes the reclaiming thread.
+    reclaim: Condvar,
+    written: AtomicU64,
+    durable: AtomicU64,
+    failed: AtomicBool,
+    out_of_space: AtomicBool,
+    syncs: AtomicU64,
+}
+
+/// The log. See the module.
+pub struct SegmentedLog {
+    inner: Arc<Inner>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    recovered: Mutex<Option<recovery::Copies>>,
+    _folder: super::Folder,
+}
+
+/// Figures of the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogStats {
+    /// Segments.
+    pub segments: usize,
+    /// Bytes in use in them.
+    pub bytes: u64,
+    /// Copies that are not done with.
+    pub live_copies: u64,
+    /// Calls of fdatasync so far.
+    pub syncs: u64,
+}
+
+const UNPOISONED: &str = "a panic aborts the process";
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Staging> {
+        self.staging.lock().expect(UNPOISONED)
+    }
+
+    fn segment_path(&self, number: u32) -> PathBuf {
+        self.options
+            .dir
+            .join("log")
+            .join(format!("{number:010}.segment"))
+    }
+
+    fn fail(&self, why: &io::Error) {
+        tracing::error!("the message log failed, nothing more is accepted: {why}");
+        self.failed.store(true, Ordering::Release);
+        let waiters = std::mem::take(&mut self.lock().waiters);
+        for (_, bell) in waiters {
+            bell.ring();
+        }
+        self.progress.notify_all();
+    }
+}
+
+impl SegmentedLog {
+    /// Opens the log in its folder, recovering what is there, and returns the definitions. The
+    /// messages follow with [`Self::recover`].
+    ///
+    /// # Errors
+    /// The folder is in use or of another version, or the disk says no. Corruption is not an
+    /// error: it is reported with file and offset, and the rest is served.
+    pub fn open(
+        options: LogOptions,
+        files: Arc<dyn FileLayer>,
+    ) -> io::Result<(SegmentedLog, Vec<Definition>)> {
+        let folder = super::Folder::open(&options.dir)?;
+        let (store, stored) = DefinitionStore::open(&options.dir.join("definitions"))?;
+        let found = recovery::run(&options, files.as_ref(), stored)?;
+        // Nothing is ever appended to a segment of an earlier run.
+        let segment = found.last_segment + 1;
+        let mut segments = found.segments;
+        segments.insert(segment, Segment::new(None, found.next_id));
+        let start = lsn(segment, 0);
+        let inner = Arc::new(Inner {
+            files,
+            store,
+            staging: Mutex::new(Staging {
+                chunks: Vec::new(),
+                spare: Vec::new(),
+                staged_bytes: 0,
+                segment,
+                offset: 0,
+                next_id: found.next_id,
+                segments,
+                waiters: Vec::new(),
+                definitions: found.replayed,
+                stopping: false,
+            }),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+            reclaim: Condvar::new(),
+            written: AtomicU64::new(start.0),
+            durable: AtomicU64::new(start.0),
+            failed: AtomicBool::new(false),
+            out_of_space: AtomicBool::new(false),
+            syncs: AtomicU64::new(0),
+            options,
+        });
+        let mut threads = Vec::new();
+        let log = inner.clone();
+        threads.push(
+            std::thread::Builder::new()
+                .name("log".into())
+                .spawn(move || writer::run(&log))?,
+        );
+        let log = inner.clone();
+        threads.push(
+            std::thread::Builder::new()
+                .name("log-reclaim".into())
+                .spawn(move || reclaim::run(&log))?,
+        );
+        let recovered = Mutex::new(Some(found.copies));
+        Ok((
+            SegmentedLog {
+                inner,
+                threads: Mutex::new(threads),
+                recovered,
+                _folder: folder,
+            },
+            found.definitions,
+        ))
+    }
+
+    /// Visits the copies that recovery found, once: each queue's in the order of their ids. Copies
+    /// in queues that `known` does not know are done with.
+    pub fn recover(&self, known: &dyn Fn(QueueId) -> bool, each: &mut dyn FnMut(RecoveredRun)) {
+        let Some(copies) = self.recovered.lock().expect(UNPOISONED).take() else {
+            return;
+        };
+        copies.visit(&mut self.inner.lock(), known, each);
+        self.inner.reclaim.notify_one();
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> LogStats {
+        let staging = self.inner.lock();
+        let all = staging.segments.by_number.values();
+        LogStats {
+            segments: staging.segments.by_number.len(),
+            bytes: all.clone().map(|s| u64::from(s.len)).sum(),
+            live_copies: all.map(|s| s.live).sum(),
+            syncs: self.inner.syncs.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the disk has no room for another segment. What is accepted meanwhile waits in memory.
+    pub fn out_of_space(&self) -> bool {
+        self.inner.out_of_space.load(Ordering::Relaxed)
+    }
+}
+
+impl Staging {
+    /// Starts a new segment.
+    fn roll(&mut self) {
+        if let Some(active) = self.segments.by_number.get_mut(&self.segment) {
+            active.sealed = true;
+        }
+        self.segment += 1;
+        self.offset = 0;
+        self.segments
+            .insert(self.segment, Segment::new(None, self.next_id));
+    }
+
+    /// The buffer for a frame of at most `len` bytes, and where it goes.
+    fn room(&mut self, len: usize, segment_bytes: u32, watermark: u64) -> (format::Place, usize) {
+        if self.offset > 0 && self.offset as usize + len > segment_bytes as usize {
+            self.roll();
+        }
+        let (segment, offset) = (self.segment, self.offset);
+        let extends = self.chunks.last().is_some_and(|c| {
+            c.segment == segment && c.offset as usize + c.bytes.len() == offset as usize
+        });
+        if !extends {
+            let bytes = self.spare.pop().unwrap_or_default();
+            self.chunks.push(Chunk {
+                segment,
+                offset,
+                bytes,
+            });
+        }
+        (
+            format::Place {
+                segment,
+                offset,
+                watermark,
+                first_id: self.next_id,
+            },
+            self.chunks.len() - 1,
+        )
+    }
+
+    /// Counts the frame that was just encoded.
+    fn staged(&mut self, before: usize, chunk: usize) -> Lsn {
+        let n = self.chunks[chunk].bytes.len() - before;
+        self.staged_bytes += n as u64;
+        self.offset += n as u32;
+        if let Some(active) = self.segments.by_number.get_mut(&self.segment) {
+            active.len = self.offset;
+        }
+        lsn(self.segment, self.offset)
+    }
+}
+
+impl MessageLog for SegmentedLog {
+    fn append(&self, records: &mut Records) -> Result<Appended, LogFailed> {
+        let inner = &self.inner;
+        if self.failed() {
+            return Err(LogFailed);
+        }
+        let mut guard = inner.lock();
+        let s = &mut *guard;
+        let watermark = inner.durable.load(Ordering::Relaxed);
+        let (place, chunk) = s.room(
+            format::frame_len(records),
+            inner.options.segment_bytes,
+            watermark,
+        );
+        let before = s.chunks[chunk].bytes.len();
+        format::encode(&mut s.chunks[chunk].bytes, records, &place);
+        let first_id = MessageId(s.next_id);
+        let at = s.staged(before, chunk);
+        if let Some(active) = s.segments.by_number.get_mut(&place.segment) {
+            active.note_frame(place.first_id, place.offset);
+            for p in &records.publishes {
+                active.note_message(s.next_id, p.n_targets);
+                s.next_id += 1;
+            }
+            if !records.definitions.is_empty() {
+                active.definitions_to = at;
+            }
+        }
+        for (queue, id) in &records.settles {
+            s.segments.settle(*queue, *id, at);
+        }
+        for (queue, first, last) in &records.settled_ranges {
+            for id in first.0..=last.0 {
+                s.segments.settle(*queue, MessageId(id), at);
+            }
+        }
+        s.definitions
+            .extend(records.definitions.drain(..).map(|change| (at, change)));
+        if s.staged_bytes >= WAKE_AT_BYTES {
+            inner.work.notify_one();
+        }
+        drop(guard);
+        records.clear();
+        Ok(Appended { first_id, lsn: at })
+    }
+
+    fn durable(&self) -> Lsn {
+        Lsn(self.inner.durable.load(Ordering::Acquire))
+    }
+
+    fn failed(&self) -> bool {
+        self.inner.failed.load(Ordering::Acquire)
+    }
+
+    fn ring_at(&self, lsn: Lsn, bell: &Arc<dyn Bell>) {
+        let mut staging = self.inner.lock();
+        if self.durable() >= lsn || self.failed() {
+            drop(staging);
+            bell.ring();
+            return;
+        }
+        staging.waiters.push((lsn, bell.clone()));
+        self.inner.work.notify_one();
+    }
+
+    fn read(&self, ids: &[MessageId], into: &mut Vec<Option<Message>>) -> io::Result<()> {
+        reader::read(&self.inner, ids, into)
+    }
+
+    fn backlog_bytes(&self) -> u64 {
+        self.inner.lock().staged_bytes
+    }
+
+    fn close(&self, redelivered: &[(QueueId, MessageId)]) -> io::Result<()> {
+        let inner = &self.inner;
+        {
+            let mut guard = inner.lock();
+            let s = &mut *guard;
+            let len = format::FRAME_HEADER + 5 + redelivered.len() * 16;
+            let watermark = inner.durable.load(Ordering::Relaxed);
+            let (place, chunk) = s.room(len, inner.options.segment_bytes, watermark);
+            let before = s.chunks[chunk].bytes.len();
+            format::encode_clean_stop(&mut s.chunks[chunk].bytes, redelivered, &place);
+            s.staged(before, chunk);
+            if let Some(active) = s.segments.by_number.get_mut(&place.segment) {
+                active.note_frame(place.first_id, place.offset);
+            }
+            s.stopping = true;
+        }
+        inner.work.notify_all();
+        inner.reclaim.notify_all();
+        for thread in std::mem::take(&mut *self.threads.lock().expect(UNPOISONED)) {
+            if thread.join().is_err() {
+                return Err(io::Error::other("a thread of the log panicked"));
+            }
+        }
+        if self.failed() {
+            return Err(io::Error::other(LogFailed.to_string()));
+        }
+        reclaim::checkpoint(inner)
+    }
+}
+
+impl Drop for SegmentedLog {
+    fn drop(&mut self) {
+        // Without `close` this is like a crash: what is staged is not written.
+        {
+            let mut staging = self.inner.lock();
+            staging.stopping = true;
+            staging.chunks.clear();
+        }
+        self.inner.work.notify_all();
+        self.inner.reclaim.notify_all();
+        for thread in std::mem::take(&mut *self.threads.lock().expect(UNPOISONED)) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Open files of segments by number.
+type OpenFiles = HashMap<u32, Arc<dyn super::files::LogFile>>;

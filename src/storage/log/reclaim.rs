@@ -1,0 +1,364 @@
+//! Giving disk space back, and checkpointing definitions.
+//!
+//! A segment goes when no copy in it is live. Settles in it may name messages of older segments
+//! that stay: before it goes, those segments' own notes of what is done with (`.settled` files) are
+//! brought up to date. A segment with few live copies is rewritten under its own number.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::BufMut;
+
+use super::format::{self, FRAME_HEADER, FrameHeader, Place, Record};
+use super::segment::{Segment, Shared, lsn};
+use super::{Inner, UNPOISONED};
+use crate::broker::ports::{Lsn, QueueId};
+use crate::storage::files::FileLayer;
+
+/// A sealed segment is rewritten when fewer than one in this many of its copies are live.
+const REWRITE_BELOW_ONE_IN: u64 = 3;
+
+pub(super) fn run(log: &Arc<Inner>) {
+    loop {
+        let stopping = {
+            let staging = log.lock();
+            let (staging, _) = log
+                .reclaim
+                .wait_timeout(staging, log.options.reclaim_interval)
+                .expect(UNPOISONED);
+            staging.stopping
+        };
+        if stopping || log.failed.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(e) = pass(log) {
+            // Nothing is lost by keeping too much; the next pass tries again.
+            tracing::warn!("giving disk space back failed: {e}");
+        }
+    }
+}
+
+fn pass(log: &Inner) -> io::Result<()> {
+    if !log.lock().definitions.is_empty() {
+        checkpoint(log)?;
+    }
+    remove_dead(log)?;
+    while let Some(number) = sparse(log) {
+        rewrite(log, number)?;
+    }
+    Ok(())
+}
+
+/// Brings the definitions' store up to what is durable in the log.
+pub(super) fn checkpoint(log: &Inner) -> io::Result<()> {
+    let durable = Lsn(log.durable.load(Ordering::Acquire));
+    let (changes, next_id): (Vec<_>, u64) = {
+        let staging = log.lock();
+        let due = staging
+            .definitions
+            .iter()
+            .take_while(|(at, _)| *at <= durable);
+        (
+            due.map(|(_, change)| change.clone()).collect(),
+            staging.next_id,
+        )
+    };
+    log.store.checkpoint(&changes, durable, next_id)?;
+    log.lock().definitions.drain(..changes.len());
+    Ok(())
+}
+
+/// Sealed segments without a live copy whose last settle is durable.
+fn dead(log: &Inner) -> Vec<u32> {
+    let durable = Lsn(log.durable.load(Ordering::Acquire));
+    let staging = log.lock();
+    let pending = staging
+        .definitions
+        .first()
+        .map_or(Lsn(u64::MAX), |(at, _)| *at);
+    let dead = staging.segments.by_number.iter().filter(|(number, s)| {
+        s.sealed
+            && s.live == 0
+            && s.settled_at <= durable
+            && lsn(**number, s.len) <= durable
+            && s.definitions_to < pending
+    });
+    dead.map(|(number, _)| *number).collect()
+}
+
+fn remove_dead(log: &Inner) -> io::Result<()> {
+    let dead = dead(log);
+    if dead.is_empty() {
+        return Ok(());
+    }
+    let dir = log.options.dir.join("log");
+    // Older segments that stay must not need the settles that go.
+    let newest = dead.iter().max().copied().unwrap_or(0);
+    let dirty: Vec<u32> = {
+        let staging = log.lock();
+        let stay = staging
+            .segments
+            .by_number
+            .range(..newest)
+            .filter(|(n, s)| s.dirty && !dead.contains(n));
+        stay.map(|(n, _)| *n).collect()
+    };
+    for number in &dirty {
+        save_settled(log, *number)?;
+    }
+    log.files.sync_dir(&dir)?;
+    for number in dead {
+        let segment = log.lock().segments.remove(number);
+        if segment.is_some_and(|s| s.file.is_some()) {
+            log.files.remove(&log.segment_path(number))?;
+        }
+        let settled = settled_path(&log.options.dir, number);
+        if log.files.list(&dir)?.contains(&settled) {
+            log.files.remove(&settled)?;
+        }
+    }
+    log.files.sync_dir(&dir)
+}
+
+fn settled_path(dir: &Path, number: u32) -> PathBuf {
+    dir.join("log").join(format!("{number:010}.settled"))
+}
+
+/// Writes which messages of a segment are done with.
+fn save_settled(log: &Inner, number: u32) -> io::Result<()> {
+    let mut out = vec![0; 4];
+    let (first_id, at) = {
+        let mut staging = log.lock();
+        let Some(segment) = staging.segments.by_number.get_mut(&number) else {
+            return Ok(());
+        };
+        segment.dirty = false;
+        out.put_u64(segment.first_id);
+        out.put_u32(segment.done.len() as u32);
+        for word in &segment.done {
+            out.put_u64(*word);
+        }
+        for (id, shared) in segment.shared.iter().filter(|(_, s)| !s.settled.is_empty()) {
+            out.put_u64(*id);
+            out.put_u32(shared.settled.len() as u32);
+            for queue in &shared.settled {
+                out.put_u64(queue.0);
+            }
+        }
+        (segment.first_id, segment.settled_at)
+    };
+    debug_assert!(first_id > 0);
+    // What it says is done with must be durable by itself: a dead letter's settle comes with a
+    // publish.
+    wait_durable(log, at);
+    let crc = crc32fast::hash(&out[4..]);
+    out[..4].copy_from_slice(&crc.to_be_bytes());
+    replace(log, &settled_path(&log.options.dir, number), &out)
+}
+
+/// Puts a file in place of another, all or nothing. The folder is synced by the caller.
+fn replace(log: &Inner, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let tmp = path.with_extension("tmp");
+    let file = log.files.open(&tmp)?;
+    file.truncate(0)?;
+    file.write_at(bytes, 0)?;
+    file.sync_data()?;
+    log.files.rename(&tmp, path)
+}
+
+fn wait_durable(log: &Inner, at: Lsn) {
+    let mut staging = log.lock();
+    while Lsn(log.durable.load(Ordering::Acquire)) < at
+        && !log.failed.load(Ordering::Acquire)
+        && !staging.stopping
+    {
+        log.work.notify_one();
+        let (again, _) = log
+            .progress
+            .wait_timeout(staging, log.options.flush_interval)
+            .expect(UNPOISONED);
+        staging = again;
+    }
+}
+
+/// Reads what [`save_settled`] wrote. A file that does not check is ignored: it is a hint beside the
+/// settles in the log.
+pub(super) fn load_settled(
+    files: &dyn FileLayer,
+    dir: &Path,
+    number: u32,
+    segment: &mut Segment,
+) -> io::Result<()> {
+    let path = settled_path(dir, number);
+    if !files.list(&dir.join("log"))?.contains(&path) {
+        return Ok(());
+    }
+    let file = files.open(&path)?;
+    let mut bytes = vec![0; file.len()? as usize];
+    file.read_at(&mut bytes, 0)?;
+    let checks = bytes.len() >= 16
+        && bytes
+            .first_chunk::<4>()
+            .is_some_and(|crc| crc32fast::hash(&bytes[4..]) == u32::from_be_bytes(*crc));
+    if !checks {
+        tracing::error!(
+            "{}: checksum mismatch, ignored: acknowledged messages may come back",
+            path.display()
+        );
+        return Ok(());
+    }
+    let u64_at = |at: usize| {
+        bytes
+            .get(at..at + 8)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u64::from_be_bytes)
+    };
+    let u32_at = |at: usize| {
+        bytes
+            .get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u32::from_be_bytes)
+    };
+    let first_id = u64_at(4);
+    let words = u32_at(12) as usize;
+    for word in 0..words {
+        let bits = u64_at(16 + word * 8);
+        for bit in (0..64).filter(|bit| bits & (1 << bit) != 0) {
+            let id = first_id + word as u64 * 64 + bit;
+            if id >= segment.first_id && id < segment.next_id && !segment.is_done(id) {
+                let copies = segment
+                    .shared
+                    .remove(&id)
+                    .map_or(1, |shared: Shared| shared.left);
+                segment.live -= u64::from(copies);
+                segment.set_done(id);
+            }
+        }
+    }
+    let mut at = 16 + words * 8;
+    while at + 12 <= bytes.len() {
+        let id = u64_at(at);
+        let n = u32_at(at + 8) as usize;
+        at += 12;
+        for i in 0..n {
+            if id >= segment.first_id && id < segment.next_id {
+                segment.settle(QueueId(u64_at(at + i * 8)), id);
+            }
+        }
+        at += n * 8;
+    }
+    Ok(())
+}
+
+/// A sealed segment with few live copies, if there is one.
+fn sparse(log: &Inner) -> Option<u32> {
+    let durable = Lsn(log.durable.load(Ordering::Acquire));
+    let staging = log.lock();
+    let pending = staging
+        .definitions
+        .first()
+        .map_or(Lsn(u64::MAX), |(at, _)| *at);
+    let sparse = staging.segments.by_number.iter().find(|(number, s)| {
+        s.sealed
+            && s.live > 0
+            && s.file.is_some()
+            && s.live * REWRITE_BELOW_ONE_IN < s.copies
+            && s.live * 2 <= s.compacted_at
+            && s.definitions_to < pending
+            && lsn(**number, s.len) <= durable
+            && s.settled_at <= durable
+    });
+    sparse.map(|(number, _)| *number)
+}
+
+/// Rewrites a segment with its live messages only.
+fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
+    let dir = log.options.dir.join("log");
+    // The settles in it go: older segments must not need them.
+    let older: Vec<u32> = {
+        let staging = log.lock();
+        staging
+            .segments
+            .by_number
+            .range(..number)
+            .filter(|(_, s)| s.dirty)
+            .map(|(n, _)| *n)
+            .collect()
+    };
+    for older in older {
+        save_settled(log, older)?;
+    }
+    let (file, len) = {
+        let staging = log.lock();
+        match staging.segments.by_number.get(&number) {
+            Some(s) => (s.file.clone(), s.len as usize),
+            None => return Ok(()),
+        }
+    };
+    let Some(file) = file else { return Ok(()) };
+    let mut bytes = vec![0; len];
+    file.read_at(&mut bytes, 0)?;
+    let mut out = Vec::new();
+    let mut sparse = Segment::new(None, 0);
+    let mut at = 0;
+    while let Some(header) = bytes.get(at..).and_then(FrameHeader::read) {
+        if header.segment != number || header.offset as usize != at || !header.checks(&bytes[at..])
+        {
+            // Corruption that recovery reported: what is readable was copied, the rest is behind it.
+            tracing::error!("segment {number}: checksum mismatch at byte {at}, left as it is");
+            if let Some(s) = log.lock().segments.by_number.get_mut(&number) {
+                s.compacted_at = 0;
+            }
+            return Ok(());
+        }
+        format::decode(&bytes[at..], &header, |record| {
+            if let Record::Publish(p) = record {
+                let left: Vec<_> = {
+                    let staging = log.lock();
+                    let Some(s) = staging.segments.by_number.get(&number) else {
+                        return;
+                    };
+                    let settled = s
+                        .shared
+                        .get(&p.id.0)
+                        .map(|m| m.settled.clone())
+                        .unwrap_or_default();
+                    if s.is_done(p.id.0) {
+                        return;
+                    }
+                    p.targets()
+                        .filter(|t| !settled.contains(&t.queue))
+                        .collect()
+                };
+                if let Some(record) = p.rewrite(&left) {
+                    let place = Place {
+                        segment: number,
+                        offset: out.len() as u32,
+                        watermark: header.watermark,
+                        first_id: p.id.0,
+                    };
+                    sparse.note_frame(p.id.0, place.offset);
+                    format::encode_one(&mut out, &record, &place);
+                }
+            }
+        });
+        at += header.size();
+        if at + FRAME_HEADER > len {
+            break;
+        }
+    }
+    replace(log, &log.segment_path(number), &out)?;
+    log.files.sync_dir(&dir)?;
+    let file = log.files.open(&log.segment_path(number))?;
+    let mut staging = log.lock();
+    if let Some(s) = staging.segments.by_number.get_mut(&number) {
+        s.file = Some(file);
+        s.len = out.len() as u32;
+        s.sparse = sparse.sparse;
+        s.copies = s.live;
+        s.compacted_at = s.live;
+    }
+    Ok(())
+}

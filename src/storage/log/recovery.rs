@@ -1,0 +1,304 @@
+//! Reading the log at start: what is live, what the definitions are, what is broken.
+//!
+//! Segments are read in order. A frame that does not check is *corrupt* if a later frame's watermark
+//! says it had been durable: it is reported and passed over. Otherwise the log ends there: that is
+//! the torn tail of the last writes before a crash, and it is cut off.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::LogOptions;
+use super::format::{self, FRAME_HEADER, FrameHeader, PublishRecord, Record};
+use super::reclaim;
+use super::segment::{Segment, Segments, lsn};
+use crate::broker::ports::{Definition, DefinitionChange, Lsn, MessageId, QueueId, RecoveredRun};
+use crate::storage::definitions::{Stored, apply, list};
+use crate::storage::files::FileLayer;
+
+/// What recovery found.
+pub(super) struct Found {
+    pub(super) segments: Segments,
+    pub(super) last_segment: u32,
+    pub(super) next_id: u64,
+    pub(super) definitions: Vec<Definition>,
+    /// Definition changes that the store does not have yet.
+    pub(super) replayed: Vec<(Lsn, DefinitionChange)>,
+    pub(super) copies: Copies,
+}
+
+/// Copies that were published, by run; which of them are live is known once all segments are read.
+#[derive(Default)]
+pub(super) struct Copies {
+    runs: Vec<RecoveredRun>,
+    /// After a clean stop: the only copies that had been delivered.
+    redelivered: Option<Vec<(QueueId, MessageId)>>,
+}
+
+impl Copies {
+    fn add(&mut self, p: &PublishRecord<'_>) {
+        let n = p.n_targets();
+        for target in p.targets() {
+            // The same target of the message before, if this is one more of the same.
+            let at = self.runs.len().checked_sub(n);
+            if let Some(run) = at.and_then(|at| self.runs.get_mut(at))
+                && run.target == target
+                && run.first_id.0 + u64::from(run.count) == p.id.0
+                && run.body_len == p.body_len
+            {
+                run.count += 1;
+                self.runs.rotate_to_back(at.unwrap_or(0));
+                continue;
+            }
+            let (body_len, first_id) = (p.body_len, p.id);
+            self.runs.push(RecoveredRun {
+                target,
+                first_id,
+                count: 1,
+                body_len,
+                redelivered: false,
+            });
+        }
+    }
+
+    pub(super) fn visit(
+        mut self,
+        staging: &mut super::Staging,
+        known: &dyn Fn(QueueId) -> bool,
+        each: &mut dyn FnMut(RecoveredRun),
+    ) {
+        let crashed = self.redelivered.is_none();
+        let mut redelivered = self.redelivered.take().unwrap_or_default();
+        redelivered.sort_unstable();
+        self.runs.sort_by_key(|run| run.first_id);
+        for run in self.runs {
+            let queue = run.target.queue;
+            let known = known(queue);
+            let mut pending: Option<RecoveredRun> = None;
+            for id in run.first_id.0..run.first_id.0 + u64::from(run.count) {
+                let is_live = staging.segments.of(MessageId(id)).is_some_and(|(_, s)| {
+                    !s.is_done(id)
+                        && s.shared
+                            .get(&id)
+                            .is_none_or(|m| !m.settled.contains(&queue))
+                });
+                if is_live && !known {
+                    staging
+                        .segments
+                        .settle(queue, MessageId(id), Lsn::default());
+                }
+                if !is_live || !known {
+                    if let Some(run) = pending.take() {
+                        each(run);
+                    }
+                    continue;
+                }
+                let again = crashed || redelivered.binary_search(&(queue, MessageId(id))).is_ok();
+                match &mut pending {
+                    Some(p) if p.redelivered == again => p.count += 1,
+                    _ => {
+                        let next = RecoveredRun {
+                            first_id: MessageId(id),
+                            count: 1,
+                            redelivered: again,
+                            ..run
+                        };
+                        if let Some(run) = pending.replace(next) {
+                            each(run);
+                        }
+                    }
+                }
+            }
+            if let Some(run) = pending {
+                each(run);
+            }
+        }
+    }
+}
+
+trait RotateToBack {
+    fn rotate_to_back(&mut self, at: usize);
+}
+
+impl RotateToBack for Vec<RecoveredRun> {
+    /// Moves one run to the end, so that the runs of one message's targets stay together, in order.
+    fn rotate_to_back(&mut self, at: usize) {
+        if at + 1 < self.len() {
+            self[at..].rotate_left(1);
+        }
+    }
+}
+
+struct Recovery<'a> {
+    options: &'a LogOptions,
+    files: &'a dyn FileLayer,
+    stored: Stored,
+    found: Found,
+    changes: Vec<(Lsn, DefinitionChange)>,
+}
+
+/// The number of a segment by its file's name.
+fn number_of(path: &std::path::Path) -> Option<u32> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_suffix(".segment")?.parse().ok()
+}
+
+pub(super) fn run(
+    options: &LogOptions,
+    files: &dyn FileLayer,
+    stored: Stored,
+) -> io::Result<Found> {
+    let dir = options.dir.join("log");
+    let mut paths: Vec<(u32, PathBuf)> = Vec::new();
+    for path in files.list(&dir)? {
+        match number_of(&path) {
+            Some(number) => paths.push((number, path)),
+            None if path.extension().is_some_and(|e| e == "tmp") => files.remove(&path)?,
+            None => {}
+        }
+    }
+    paths.sort_unstable();
+    let found = Found {
+        segments: Segments::default(),
+        last_segment: (stored.applied.0 >> 32) as u32,
+        next_id: stored.next_id.max(1),
+        definitions: Vec::new(),
+        replayed: Vec::new(),
+        copies: Copies::default(),
+    };
+    let mut recovery = Recovery {
+        options,
+        files,
+        stored,
+        found,
+        changes: Vec::new(),
+    };
+    for (number, path) in &paths {
+        recovery.segment(*number, path)?;
+    }
+    recovery.finish()
+}
+
+impl Recovery<'_> {
+    fn segment(&mut self, number: u32, path: &std::path::Path) -> io::Result<()> {
+        let file = self.files.open(path)?;
+        let mut bytes = vec![0; file.len()? as usize];
+        let n = file.read_at(&mut bytes, 0)?;
+        bytes.truncate(n);
+        let mut segment: Option<Segment> = None;
+        let mut at = 0;
+        while let Some((header, skipped)) = next_frame(&bytes, at, number) {
+            if skipped > 0 {
+                tracing::error!(
+                    "{}: checksum mismatch at byte {at}, passing over {skipped} bytes; what was in them is lost",
+                    path.display()
+                );
+                at += skipped;
+            }
+            let frame = &bytes[at..at + header.size()];
+            self.found.copies.redelivered = None;
+            let segment =
+                segment.get_or_insert_with(|| Segment::new(Some(file.clone()), header.first_id));
+            let mut settles = Vec::new();
+            segment.note_frame(header.first_id, at as u32);
+            let position = lsn(number, (at + header.size()) as u32);
+            let understood = format::decode(frame, &header, |record| match record {
+                Record::Publish(p) if p.transient => segment.note_message(p.id.0, 0),
+                Record::Publish(p) => {
+                    segment.note_message(p.id.0, p.n_targets() as u32);
+                    self.found.copies.add(&p);
+                }
+                Record::Settle(queue, id) => settles.push((queue, id, id)),
+                Record::SettledRange(queue, first, last) => settles.push((queue, first, last)),
+                Record::Definition(change) => {
+                    segment.definitions_to = position;
+                    self.changes.push((position, change));
+                }
+                Record::CleanStop(copies) => self.found.copies.redelivered = Some(copies),
+            });
+            if !understood {
+                tracing::error!(
+                    "{}: records at byte {at} that this version does not know",
+                    path.display()
+                );
+            }
+            self.found.next_id = self
+                .found
+                .next_id
+                .max(header.first_id + u64::from(header.n_messages));
+            at += header.size();
+            segment.len = at as u32;
+            segment.next_id = segment.next_id.max(header.first_id);
+            for (queue, first, last) in settles {
+                for id in first.0..=last.0 {
+                    if id >= segment.first_id && id < segment.next_id {
+                        segment.settle(queue, id);
+                    } else {
+                        self.found
+                            .segments
+                            .settle(queue, MessageId(id), Lsn::default());
+                    }
+                }
+            }
+        }
+        self.found.last_segment = self.found.last_segment.max(number);
+        let Some(mut segment) = segment else {
+            // Prepared and never used, or nothing of it survived.
+            return self.files.remove(path);
+        };
+        if at < bytes.len() {
+            if bytes[at..].iter().any(|b| *b != 0) {
+                tracing::warn!(
+                    "{}: cut at byte {at}: the last write was not finished",
+                    path.display()
+                );
+            }
+            file.truncate(at as u64)?;
+            file.sync_data()?;
+        }
+        segment.sealed = true;
+        reclaim::load_settled(self.files, &self.options.dir, number, &mut segment)?;
+        self.found.segments.insert(number, segment);
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<Found> {
+        for (position, change) in self.changes {
+            if position > self.stored.applied {
+                self.found.replayed.push((position, change.clone()));
+                apply(&mut self.stored, change);
+            }
+        }
+        self.found.definitions = list(&self.stored);
+        Ok(self.found)
+    }
+}
+
+/// The next good frame at or behind `at`, and how many bytes stand before it that were good once.
+fn next_frame(bytes: &[u8], at: usize, segment: u32) -> Option<(FrameHeader, usize)> {
+    let good = |at: usize| {
+        let header = FrameHeader::read(&bytes[at..])?;
+        let fits = header.segment == segment && header.offset as usize == at && header.len > 0;
+        (fits && header.checks(&bytes[at..])).then_some(header)
+    };
+    if let Some(header) = good(at) {
+        return Some((header, 0));
+    }
+    // Look for a later frame. Its watermark tells whether what stands here was ever durable.
+    let bad_until_durable = lsn(segment, at as u32);
+    let mark = segment.to_be_bytes();
+    let mut from = at + 1;
+    while from + FRAME_HEADER <= bytes.len() {
+        let Some(next) = bytes[from + 8..].windows(4).position(|w| w == mark) else {
+            return None;
+        };
+        from += next;
+        if let Some(header) = bytes.get(from..).and_then(|_| good(from)) {
+            if Lsn(header.watermark) > bad_until_durable {
+                return Some((header, from - at));
+            }
+            return None;
+        }
+        from += 1;
+    }
+    None
+}

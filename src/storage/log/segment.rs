@@ -1,0 +1,246 @@
+//! What is known of each segment while the broker runs: where messages are, which are done with.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::broker::ports::{Lsn, MessageId, QueueId};
+use crate::storage::files::LogFile;
+
+/// Distance between the places of a segment that are remembered; a message is found by reading on
+/// from the place before it.
+pub(super) const SPARSE_BYTES: u32 = 64 * 1024;
+
+/// A log position as segment and offset.
+pub(super) fn lsn(segment: u32, offset: u32) -> Lsn {
+    Lsn(u64::from(segment) << 32 | u64::from(offset))
+}
+
+/// A message with several copies of which some are done with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shared {
+    /// Copies not done with.
+    pub(super) left: u32,
+    /// Queues whose copy is done with.
+    pub(super) settled: Vec<QueueId>,
+}
+
+/// A segment.
+pub(super) struct Segment {
+    pub(super) file: Option<Arc<dyn LogFile>>,
+    /// Ids of its messages are in `first_id..next_id`.
+    pub(super) first_id: u64,
+    pub(super) next_id: u64,
+    /// Bytes in use.
+    pub(super) len: u32,
+    /// Copies that are not done with.
+    pub(super) live: u64,
+    /// Copies that were ever in it.
+    pub(super) copies: u64,
+    /// One bit per message: no copy of it is left.
+    pub(super) done: Vec<u64>,
+    /// Messages with several copies, until they are done.
+    pub(super) shared: HashMap<u64, Shared>,
+    /// (first id, offset) of frames, [`SPARSE_BYTES`] apart.
+    pub(super) sparse: Vec<(u64, u32)>,
+    /// Position of the latest settle that named it: it may go only when that is durable.
+    pub(super) settled_at: Lsn,
+    /// Settles since its sidecar was written.
+    pub(super) dirty: bool,
+    /// Nothing is appended any more.
+    pub(super) sealed: bool,
+    /// Position of its latest definition change.
+    pub(super) definitions_to: Lsn,
+    /// Was rewritten when it had so many live copies; not again before half of them are gone.
+    pub(super) compacted_at: u64,
+}
+
+impl Segment {
+    pub(super) fn new(file: Option<Arc<dyn LogFile>>, first_id: u64) -> Segment {
+        Segment {
+            file,
+            first_id,
+            next_id: first_id,
+            len: 0,
+            live: 0,
+            copies: 0,
+            done: Vec::new(),
+            shared: HashMap::new(),
+            sparse: Vec::new(),
+            settled_at: Lsn::default(),
+            dirty: false,
+            sealed: false,
+            definitions_to: Lsn::default(),
+            compacted_at: u64::MAX,
+        }
+    }
+
+    fn place(&self, id: u64) -> (usize, u64) {
+        let at = id - self.first_id;
+        ((at / 64) as usize, 1 << (at % 64))
+    }
+
+    pub(super) fn is_done(&self, id: u64) -> bool {
+        let (word, bit) = self.place(id);
+        self.done.get(word).is_some_and(|w| w & bit != 0)
+    }
+
+    pub(super) fn set_done(&mut self, id: u64) {
+        let (word, bit) = self.place(id);
+        if self.done.len() <= word {
+            self.done.resize(word + 1, 0);
+        }
+        self.done[word] |= bit;
+    }
+
+    /// Notes a frame at `offset` whose messages start at `first_id`.
+    pub(super) fn note_frame(&mut self, first_id: u64, offset: u32) {
+        if self
+            .sparse
+            .last()
+            .is_none_or(|(_, last)| offset - last >= SPARSE_BYTES)
+        {
+            self.sparse.push((first_id, offset));
+        }
+    }
+
+    /// Notes a message with `n` copies; ids that were passed over are done with.
+    pub(super) fn note_message(&mut self, id: u64, n: u32) {
+        for skipped in self.next_id..id {
+            self.set_done(skipped);
+        }
+        self.next_id = id + 1;
+        self.live += u64::from(n);
+        self.copies += u64::from(n);
+        match n {
+            0 => self.set_done(id),
+            1 => {}
+            n => drop(self.shared.insert(
+                id,
+                Shared {
+                    left: n,
+                    settled: Vec::new(),
+                },
+            )),
+        }
+    }
+
+    /// Notes that a queue is done with its copy. False if that was known.
+    pub(super) fn settle(&mut self, queue: QueueId, id: u64) -> bool {
+        if self.is_done(id) {
+            return false;
+        }
+        if let Some(shared) = self.shared.get_mut(&id) {
+            if shared.settled.contains(&queue) {
+                return false;
+            }
+            shared.left -= 1;
+            if shared.left > 0 {
+                shared.settled.push(queue);
+                self.live -= 1;
+                self.dirty = true;
+                return true;
+            }
+            self.shared.remove(&id);
+        }
+        self.set_done(id);
+        self.live -= 1;
+        self.dirty = true;
+        true
+    }
+
+    /// Where to start reading for a message.
+    pub(super) fn seek(&self, id: u64) -> Option<u32> {
+        let at = self.sparse.partition_point(|(first, _)| *first <= id);
+        Some(self.sparse.get(at.checked_sub(1)?)?.1)
+    }
+}
+
+/// All segments by number; ids rise with the number.
+#[derive(Default)]
+pub(super) struct Segments {
+    pub(super) by_number: BTreeMap<u32, Segment>,
+    /// (first id, number), to find a message's segment; empty segments are not in it.
+    pub(super) by_id: Vec<(u64, u32)>,
+}
+
+impl Segments {
+    pub(super) fn insert(&mut self, number: u32, segment: Segment) {
+        let at = self.by_id.partition_point(|(_, n)| *n < number);
+        self.by_id.insert(at, (segment.first_id, number));
+        self.by_number.insert(number, segment);
+    }
+
+    pub(super) fn remove(&mut self, number: u32) -> Option<Segment> {
+        self.by_id.retain(|(_, n)| *n != number);
+        self.by_number.remove(&number)
+    }
+
+    /// The segment that has the message.
+    pub(super) fn of(&mut self, id: MessageId) -> Option<(u32, &mut Segment)> {
+        let mut at = self.by_id.partition_point(|(first, _)| *first <= id.0);
+        while at > 0 {
+            at -= 1;
+            let number = self.by_id[at].1;
+            // Segments without messages share their first id with the next one.
+            let holds = self
+                .by_number
+                .get(&number)
+                .is_some_and(|s| s.first_id <= id.0 && id.0 < s.next_id);
+            if holds {
+                return self.by_number.get_mut(&number).map(|s| (number, s));
+            }
+            if self
+                .by_number
+                .get(&number)
+                .is_some_and(|s| s.next_id > s.first_id)
+            {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Notes that a queue is done with its copy.
+    pub(super) fn settle(&mut self, queue: QueueId, id: MessageId, at: Lsn) {
+        if let Some((_, segment)) = self.of(id)
+            && segment.settle(queue, id.0)
+        {
+            segment.settled_at = at;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_counted_until_the_last_is_done() {
+        let mut s = Segment::new(None, 10);
+        s.note_message(10, 1);
+        s.note_message(11, 3);
+        s.note_message(14, 1);
+        assert_eq!((s.live, s.is_done(12), s.is_done(13)), (5, true, true));
+        assert!(s.settle(QueueId(1), 11) && !s.settle(QueueId(1), 11));
+        assert!(s.settle(QueueId(2), 11) && s.settle(QueueId(3), 11));
+        assert!(s.is_done(11) && !s.settle(QueueId(3), 11));
+        assert!(s.settle(QueueId(1), 10) && s.settle(QueueId(1), 14));
+        assert_eq!(s.live, 0);
+    }
+
+    #[test]
+    fn a_message_is_found_behind_empty_segments() {
+        let mut all = Segments::default();
+        let mut first = Segment::new(None, 1);
+        first.note_message(1, 1);
+        all.insert(1, first);
+        all.insert(2, Segment::new(None, 2));
+        let mut third = Segment::new(None, 2);
+        third.note_message(2, 1);
+        all.insert(3, third);
+        all.insert(4, Segment::new(None, 3));
+        assert_eq!(all.of(MessageId(1)).map(|(n, _)| n), Some(1));
+        assert_eq!(all.of(MessageId(2)).map(|(n, _)| n), Some(3));
+        assert_eq!(all.of(MessageId(3)).map(|(n, _)| n), None);
+    }
+}

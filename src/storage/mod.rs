@@ -1,0 +1,18 @@
+//! Implementations of the core's ports on a disk, and in memory for tests. The only module that opens
+//! files.
+//!
+//! ```text
+//! <data-dir>/
+//!   version        format of the folder
+//!   lock           locked while a broker runs
+//!   definitions/   sled: what the log's definition changes add up to
+//!   log/           segments of the message log
+//! ```
+
+mod definitions;
+pub mod files;
+mod folder;
+pub mod log;
+
+pub use folder::{FORMAT_VERSION, Folder};
+pub use log::{Durability, LogOptions, SegmentedLog};
