@@ -1,2 +1,138 @@
-//! The `leveret` binary.
-fn main() {}
+//! The `leveret` binary: arguments, configuration, server, exit code.
+
+use std::io::{IsTerminal, Read, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use leveret::cli::{Cli, Command, Serve};
+use leveret::config::{Config, ConfigError, LogFormat};
+use leveret::password;
+use leveret::protocol::frame::PROTOCOL_HEADER;
+use leveret::server::Server;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => configure(&cli.serve)
+            .map_err(|e| e.to_string())
+            .and_then(|c| serve(c).map_err(|e| e.to_string())),
+        Some(Command::Ping { amqp, timeout }) => {
+            ping(amqp, Duration::from_secs(timeout)).map_err(|e| format!("{amqp}: {e}"))
+        }
+        Some(Command::HashPassword) => hash_password().map_err(|e| e.to_string()),
+        Some(Command::CheckConfig { config }) => configure(&Serve {
+            config,
+            ..Serve::default()
+        })
+        .map(|_| true)
+        .map_err(|e| e.to_string()),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "leveret: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn configure(serve: &Serve) -> Result<Config, ConfigError> {
+    let mut config = Config::load(serve.config.as_deref(), std::env::vars())?;
+    if let Some(dir) = &serve.data_dir {
+        config.data_dir = dir.display().to_string();
+    }
+    for (given, setting) in [
+        (&serve.amqp, &mut config.listeners.amqp),
+        (&serve.amqps, &mut config.listeners.amqps),
+        (&serve.prometheus, &mut config.listeners.prometheus),
+    ] {
+        if !given.is_empty() {
+            setting.clone_from(given);
+        }
+    }
+    if let Some(level) = &serve.log_level {
+        config.log.level.clone_from(level);
+    }
+    // As RabbitMQ's container image: a user given this way may log in from anywhere.
+    let d = &mut config.defaults;
+    if let Ok(user) = std::env::var("RABBITMQ_DEFAULT_USER") {
+        d.user = user;
+        d.loopback_users.clear();
+    }
+    if let Ok(pass) = std::env::var("RABBITMQ_DEFAULT_PASS") {
+        d.pass = pass;
+    }
+    if let Ok(vhost) = std::env::var("RABBITMQ_DEFAULT_VHOST") {
+        d.vhost = vhost;
+    }
+    Ok(config)
+}
+
+fn serve(config: Config) -> std::io::Result<bool> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
+        .map_err(|e| std::io::Error::other(format!("log.level: {e}")))?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let lines = lines.with_ansi(std::io::stderr().is_terminal());
+    match config.log.format {
+        LogFormat::Human => lines.with_target(false).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if config.worker_threads > 0 {
+        runtime.worker_threads(config.worker_threads);
+    }
+    runtime.enable_all().build()?.block_on(async {
+        let server = Server::start(config).await?;
+        for (protocol, addresses) in [
+            ("amqp", &server.amqp),
+            ("amqps", &server.amqps),
+            ("prometheus", &server.prometheus),
+        ] {
+            for address in addresses {
+                tracing::info!(%address, "listening for {protocol}");
+            }
+        }
+        tracing::info!("Server startup complete");
+        server.run().await
+    })
+}
+
+/// Sends the protocol header and waits for `connection.start`.
+fn ping(address: std::net::SocketAddr, timeout: Duration) -> std::io::Result<bool> {
+    let mut socket = std::net::TcpStream::connect_timeout(&address, timeout)?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.set_write_timeout(Some(timeout))?;
+    socket.write_all(&PROTOCOL_HEADER)?;
+    let mut start = [0; 11];
+    socket.read_exact(&mut start)?;
+    // A method frame on channel 0 with connection.start.
+    let answers = start[0] == 1 && start[7..11] == [0, 10, 0, 10];
+    writeln!(
+        std::io::stdout(),
+        "{}",
+        if answers {
+            "pong"
+        } else {
+            "it answers, but not with AMQP 0-9-1"
+        }
+    )?;
+    Ok(answers)
+}
+
+fn hash_password() -> std::io::Result<bool> {
+    let mut password = String::new();
+    std::io::stdin().read_to_string(&mut password)?;
+    writeln!(
+        std::io::stdout(),
+        "{}",
+        password::hash(password.trim_end_matches('\n').as_bytes())
+    )?;
+    Ok(true)
+}

@@ -2,6 +2,11 @@
 //!
 //! `UPDATE=1 cargo test --test codegen` rewrites the generated files.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test; writing to a string cannot fail"
+)]
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};

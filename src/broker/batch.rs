@@ -130,6 +130,12 @@ impl Batch {
         (number, logged)
     }
 
+    /// Counts a publish that goes to no queue; returns its number in this batch.
+    pub fn publish_nowhere(&mut self) -> u32 {
+        self.n_publishes += 1;
+        self.n_publishes - 1
+    }
+
     fn group(&mut self, queue: &Arc<Queue>) -> &mut Group {
         // A fan-out repeats its queues in the same order.
         let n = self.queues.len();

@@ -58,7 +58,7 @@ pub fn key_parts(mut key: &[u8]) -> Result<Vec<String>, DefinitionError> {
 }
 
 /// A value of these fields.
-pub fn value(fields: FieldTable) -> Vec<u8> {
+pub fn value(fields: &FieldTable) -> Vec<u8> {
     let mut out = vec![VALUE_VERSION];
     out.extend(fields.to_bytes());
     out
@@ -81,7 +81,7 @@ pub fn fields(value: &[u8]) -> Result<FieldTable, DefinitionError> {
 }
 
 /// The change that puts a definition.
-pub fn put(kind: DefinitionKind, parts: &[&[u8]], table: FieldTable) -> DefinitionChange {
+pub fn put(kind: DefinitionKind, parts: &[&[u8]], table: &FieldTable) -> DefinitionChange {
     DefinitionChange {
         kind,
         key: key(parts),
@@ -115,7 +115,7 @@ pub struct StoredBinding {
 
 impl StoredBinding {
     /// The parts of its key: all that identifies it.
-    fn change(&self, vhost: &str, table: Option<FieldTable>) -> DefinitionChange {
+    fn change(&self, vhost: &str, table: Option<&FieldTable>) -> DefinitionChange {
         let arguments = self.arguments.to_bytes();
         let parts: [&[u8]; 6] = [
             vhost.as_bytes(),
@@ -136,7 +136,7 @@ impl StoredBinding {
     pub fn put(&self, vhost: &str) -> DefinitionChange {
         let mut t = FieldTable::new();
         t.insert("arguments", self.arguments.clone());
-        self.change(vhost, Some(t))
+        self.change(vhost, Some(&t))
     }
 
     /// Removes it.
@@ -190,7 +190,7 @@ pub fn put_exchange(vhost: &str, info: &ExchangeInfo) -> DefinitionChange {
     put(
         DefinitionKind::Exchange,
         &[vhost.as_bytes(), info.name.as_bytes()],
-        t,
+        &t,
     )
 }
 
@@ -245,7 +245,7 @@ impl StoredQueue {
         put(
             DefinitionKind::Queue,
             &[vhost.as_bytes(), self.name.as_bytes()],
-            t,
+            &t,
         )
     }
 

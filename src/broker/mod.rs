@@ -15,6 +15,7 @@ pub mod outlet;
 pub mod ports;
 pub mod queue;
 pub mod routing;
+pub mod totals;
 pub mod vhost;
 
 use std::collections::HashMap;
@@ -30,6 +31,14 @@ use self::ports::{
 use self::queue::Queue;
 use self::vhost::Vhost;
 use crate::protocol::field_table::{FieldTable, FieldValue};
+
+/// Where answers to a direct reply-to consumer go.
+pub struct ReplyTarget {
+    /// The connection of the consumer.
+    pub outlet: Arc<dyn outlet::Outlet>,
+    /// The consumer.
+    pub consumer: outlet::ConsumerKey,
+}
 
 /// Names a connection while the broker runs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -48,6 +57,9 @@ pub struct Broker {
     scheduler: OnceLock<Arc<dyn Scheduler>>,
     next_queue_id: Arc<AtomicU64>,
     next_connection_id: AtomicU64,
+    replies: RwLock<HashMap<Box<str>, Arc<ReplyTarget>>>,
+    /// Counters of all sessions.
+    pub totals: totals::Totals,
 }
 
 /// A definition that was set aside at start, with the reason.
@@ -64,6 +76,8 @@ impl Broker {
             scheduler: OnceLock::new(),
             next_queue_id: Arc::new(AtomicU64::new(1)),
             next_connection_id: AtomicU64::new(1),
+            replies: RwLock::default(),
+            totals: totals::Totals::default(),
         };
         let mut skipped = Vec::new();
         // In this order, whatever refers to something comes after it.
@@ -210,6 +224,24 @@ impl Broker {
         ConnectionId(self.next_connection_id.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Adds the consumer of a direct reply-to under its generated name.
+    pub fn add_reply_target(&self, name: &str, target: ReplyTarget) {
+        self.replies
+            .write()
+            .expect(UNPOISONED)
+            .insert(name.into(), Arc::new(target));
+    }
+
+    /// Removes it.
+    pub fn remove_reply_target(&self, name: &str) {
+        self.replies.write().expect(UNPOISONED).remove(name);
+    }
+
+    /// Finds it.
+    pub fn reply_target(&self, name: &str) -> Option<Arc<ReplyTarget>> {
+        self.replies.read().expect(UNPOISONED).get(name).cloned()
+    }
+
     /// A vhost by name.
     pub fn vhost(&self, name: &str) -> Option<Arc<Vhost>> {
         self.vhosts.read().expect(UNPOISONED).get(name).cloned()
@@ -243,7 +275,7 @@ impl Broker {
         &self,
         kind: DefinitionKind,
         parts: &[&str],
-        table: FieldTable,
+        table: &FieldTable,
     ) -> Result<Lsn, LogFailed> {
         let parts: Vec<&[u8]> = parts.iter().map(|p| p.as_bytes()).collect();
         let mut records = Records::default();
@@ -261,7 +293,7 @@ impl Broker {
         if self.vhost(name).is_some() {
             return Ok(Lsn::default());
         }
-        let lsn = self.put(DefinitionKind::Vhost, &[name], FieldTable::new())?;
+        let lsn = self.put(DefinitionKind::Vhost, &[name], &FieldTable::new())?;
         self.insert_vhost(name);
         Ok(lsn)
     }
@@ -280,7 +312,7 @@ impl Broker {
             .map(|tag| FieldValue::from(tag.as_str()))
             .collect();
         t.insert("tags", FieldValue::Array(tags));
-        let lsn = self.put(DefinitionKind::User, &[&user.name], t)?;
+        let lsn = self.put(DefinitionKind::User, &[&user.name], &t)?;
         self.access.put_user(user);
         Ok(lsn)
     }
@@ -302,7 +334,7 @@ impl Broker {
         t.insert("write", write);
         t.insert("read", read);
         let lsn = self
-            .put(DefinitionKind::Permission, &[user, vhost], t)
+            .put(DefinitionKind::Permission, &[user, vhost], &t)
             .map_err(|e| e.to_string())?;
         self.access.put_permissions(user, vhost, permissions);
         Ok(lsn)

@@ -57,6 +57,9 @@ pub trait Outlet: Bell {
     /// has to be rung after the queue is unlocked.
     fn push(&self, deliveries: &mut Vec<Delivery>) -> bool;
 
+    /// Gives back what was pushed for a consumer and not taken yet.
+    fn withdraw(&self, consumer: ConsumerKey) -> Vec<Delivery>;
+
     /// Takes a notice. True as for [`Self::push`].
     fn notify(&self, notice: Notice) -> bool;
 }

@@ -700,7 +700,7 @@ impl Vhost {
 fn next_queue_id_change(next: u64) -> super::ports::DefinitionChange {
     let mut t = FieldTable::new();
     t.insert("next", next as i64);
-    definitions::put(DefinitionKind::Meta, &[super::NEXT_QUEUE_ID.as_bytes()], t)
+    definitions::put(DefinitionKind::Meta, &[super::NEXT_QUEUE_ID.as_bytes()], &t)
 }
 
 fn exchange_equivalence(

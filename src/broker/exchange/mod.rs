@@ -336,7 +336,7 @@ mod tests {
         assert!(!r.bind("a", &FieldTable::new(), &1));
         assert!(r.bind("a", &FieldTable::new(), &2));
         assert_eq!(route(&r, "a"), [1, 2]);
-        assert_eq!(route(&r, "b"), []);
+        assert!(route(&r, "b").is_empty());
         assert!(r.unbind("a", &FieldTable::new(), &1));
         assert!(!r.unbind("a", &FieldTable::new(), &1));
         assert_eq!(route(&r, "a"), [2]);
@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(route(&r, "a.b"), [1]);
         assert_eq!(r.unbind_all(&1).len(), 1);
         assert!(r.is_empty());
-        assert_eq!(route(&r, "a.b"), []);
+        assert!(route(&r, "a.b").is_empty());
     }
 
     #[test]

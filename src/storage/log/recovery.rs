@@ -288,9 +288,7 @@ fn next_frame(bytes: &[u8], at: usize, segment: u32) -> Option<(FrameHeader, usi
     let mark = segment.to_be_bytes();
     let mut from = at + 1;
     while from + FRAME_HEADER <= bytes.len() {
-        let Some(next) = bytes[from + 8..].windows(4).position(|w| w == mark) else {
-            return None;
-        };
+        let next = bytes[from + 8..].windows(4).position(|w| w == mark)?;
         from += next;
         if let Some(header) = bytes.get(from..).and_then(|_| good(from)) {
             if Lsn(header.watermark) > bad_until_durable {

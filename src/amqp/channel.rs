@@ -1,0 +1,130 @@
+//! The state of one channel.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::confirms::Confirms;
+use crate::broker::outlet::ChannelCredit;
+use crate::broker::queue::{DeliveryRef, Queue};
+use crate::broker::routing::RouteCache;
+
+/// Where a channel stands.
+///
+/// ```text
+///            channel.open              error
+///  (nothing) ------------> Open ------------------> Closing
+///      ^                    | channel.close            | channel.close-ok,
+///      +--------------------+--------------------------+ or channel.close
+/// ```
+///
+/// While closing, everything on the number is ignored but the two methods that end it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Phase {
+    Open,
+    Closing,
+}
+
+/// A publish whose content is arriving.
+#[derive(Debug, Default)]
+pub(super) struct Assembly {
+    pub(super) stage: Stage,
+    pub(super) exchange: String,
+    pub(super) routing_key: String,
+    pub(super) mandatory: bool,
+    pub(super) immediate: bool,
+    pub(super) properties: Vec<u8>,
+    pub(super) body: Vec<u8>,
+    pub(super) body_size: u64,
+}
+
+/// What the next frame of the channel has to be.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Stage {
+    /// A method.
+    #[default]
+    Method,
+    /// The content header of a publish.
+    Header,
+    /// More of its body.
+    Body,
+}
+
+/// A delivery that the client has not settled.
+#[derive(Clone, Debug)]
+pub(super) struct Unacked {
+    pub(super) tag: u64,
+    pub(super) queue: Arc<Queue>,
+    pub(super) delivery: DeliveryRef,
+    /// Counts against the channel's own limit.
+    pub(super) credited: bool,
+}
+
+/// A channel.
+pub(super) struct Channel {
+    pub(super) number: u16,
+    pub(super) phase: Phase,
+    pub(super) assembly: Assembly,
+    pub(super) routes: RouteCache,
+    pub(super) confirms: Option<Confirms>,
+    /// In the order of their tags.
+    pub(super) unacked: VecDeque<Unacked>,
+    pub(super) next_tag: u64,
+    /// Name of the queue that was declared last.
+    pub(super) last_queue: String,
+    /// For consumers to come: `basic.qos global=false`.
+    pub(super) prefetch_count: u16,
+    /// `basic.qos global=true`, once it was used.
+    pub(super) credit: Option<Arc<ChannelCredit>>,
+    /// Slots of its consumers in the connection's table.
+    pub(super) consumers: Vec<u32>,
+    /// The direct reply-to consumer: its slot and generated name.
+    pub(super) reply_consumer: Option<(u32, String)>,
+}
+
+impl Channel {
+    pub(super) fn new(number: u16) -> Channel {
+        Channel {
+            number,
+            phase: Phase::Open,
+            assembly: Assembly::default(),
+            routes: RouteCache::default(),
+            confirms: None,
+            unacked: VecDeque::new(),
+            next_tag: 1,
+            last_queue: String::new(),
+            prefetch_count: 0,
+            credit: None,
+            consumers: Vec::new(),
+            reply_consumer: None,
+        }
+    }
+
+    /// The next delivery tag.
+    pub(super) fn tag(&mut self) -> u64 {
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        tag
+    }
+
+    /// Takes what a settlement names: one delivery, or all up to it; tag zero with `multiple` is
+    /// all. Returns how many; `None`: no such delivery.
+    pub(super) fn take_unacked(
+        &mut self,
+        tag: u64,
+        multiple: bool,
+        each: impl FnMut(Unacked),
+    ) -> Option<usize> {
+        if tag == 0 && multiple {
+            let n = self.unacked.len();
+            self.unacked.drain(..).for_each(each);
+            return Some(n);
+        }
+        let at = self.unacked.binary_search_by_key(&tag, |u| u.tag).ok()?;
+        if multiple {
+            self.unacked.drain(..=at).for_each(each);
+            return Some(at + 1);
+        }
+        self.unacked.remove(at).into_iter().for_each(each);
+        Some(1)
+    }
+}

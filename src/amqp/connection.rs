@@ -1,0 +1,1006 @@
+//! A connection: states, demultiplexing, closing.
+//!
+//! The shell drives it with four kinds of calls, in any order:
+//!
+//! - [`Connection::receive`] with bytes from the peer,
+//! - [`Connection::deliver`] and [`Connection::notice`] with what queues pushed,
+//! - [`Connection::progress`] when the log's watermark moved or something it waits for may be there,
+//! - [`Connection::tick`] at [`Connection::next_deadline`].
+//!
+//! After each, what is in [`Connection::output`] is to be written, and [`Connection::is_over`] says
+//! whether to hang up once it is. [`Connection::lost`] is called exactly once, at the end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+
+use super::channel::{Channel, Phase as ChannelPhase, Stage};
+use super::confirms::Verdict;
+use super::consume::Consumers;
+use super::errors::{self, Exception};
+use super::settings::{SessionSettings, SharedAuthenticator};
+use crate::broker::access::{Permission, Permissions};
+use crate::broker::batch::{Batch, PUBLISHES_MAX};
+use crate::broker::outlet::{Delivery, Notice, Outlet};
+use crate::broker::ports::{Bell, Lsn};
+use crate::broker::queue::{DeleteIf, Settle};
+use crate::broker::totals::Counted;
+use crate::broker::vhost::Vhost;
+use crate::broker::{Broker, ConnectionId};
+use crate::protocol::frame::{self, FrameKind, FrameRef, Parsed};
+use crate::protocol::methods::{Method, MethodId, basic, channel, connection};
+use crate::protocol::reply_code::{HardCode, SoftCode, reply_text};
+use crate::protocol::{EncodeMethod, encode};
+
+/// How long a peer may take to answer `connection.close`, milliseconds.
+const CLOSE_TIMEOUT_MS: u64 = 5_000;
+
+/// Frames before the limits are negotiated: enough for client properties, not for a flood.
+const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
+
+/// A connection's way through its life.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Phase {
+    /// Waits for the protocol header.
+    Header,
+    /// Sent `start`, waits for `start-ok`.
+    Starting,
+    /// Sent `tune`, waits for `tune-ok`.
+    Tuning,
+    /// Waits for `open`.
+    Opening,
+    /// Open.
+    Running,
+    /// Sent `close`, waits for `close-ok`; everything else is ignored.
+    Closing,
+    /// Hangs up at this time without a word.
+    Silent {
+        /// Unix milliseconds.
+        until: u64,
+    },
+    /// Nothing more is read; what is in the output is written, then it is over.
+    Over,
+}
+
+/// What [`Connection::receive`] says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Received {
+    /// Bytes that were used; the rest is to be handed in again, with more behind it.
+    pub consumed: usize,
+    /// Bytes needed, in all from the first unused one, before it is worth calling again.
+    pub needed: usize,
+}
+
+/// What processing waits for.
+pub(super) enum Wait {
+    /// A reply that may be sent once the log has come this far.
+    Durable(Lsn, BytesMut),
+    /// `basic.get`: a message that is read from the log.
+    Get {
+        channel: u16,
+        queue: String,
+        no_ack: bool,
+    },
+}
+
+/// A publish of this batch that wants a confirm.
+struct Unconfirmed {
+    channel: u16,
+    seqno: u64,
+    number: u32,
+    durable: bool,
+}
+
+/// Who is at the other end, for logs.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// Address, if it has one.
+    pub address: Option<SocketAddr>,
+    /// User name, once it logged in.
+    pub user: String,
+    /// `connection_name` of the client properties.
+    pub name: String,
+}
+
+/// A connection. See the module.
+pub struct Connection {
+    pub(super) broker: Arc<Broker>,
+    pub(super) settings: Arc<SessionSettings>,
+    pub(super) authenticator: SharedAuthenticator,
+    pub(super) outlet: Arc<dyn Outlet>,
+    pub(super) bell: Arc<dyn Bell>,
+    pub(super) id: ConnectionId,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// Bytes for the peer.
+    pub output: BytesMut,
+    pub(super) phase: Phase,
+    pub(super) vhost: Option<Arc<Vhost>>,
+    permissions: Option<(u64, Arc<Permissions>)>,
+    pub(super) frame_max: u32,
+    pub(super) channel_max: u16,
+    pub(super) heartbeat: u16,
+    pub(super) capabilities: Capabilities,
+    pub(super) channels: Vec<Option<Box<Channel>>>,
+    n_channels: usize,
+    pub(super) consumers: Consumers,
+    pub(super) batch: Batch,
+    unconfirmed: Vec<Unconfirmed>,
+    verdicts: Vec<Verdict>,
+    pub(super) wait: Option<Wait>,
+    pub(super) now: u64,
+    /// Unix milliseconds of the first byte, and of the latest in and out.
+    pub(super) opened_at: u64,
+    received_at: u64,
+    sent_at: u64,
+    closing_at: u64,
+    /// Reading was stopped by us: the peer is not missed meanwhile.
+    paused: bool,
+    published: bool,
+    blocked: bool,
+    alarm: Option<String>,
+    pub(super) counted: Counted,
+    /// The position of the latest ring that was asked for.
+    rung_for: Lsn,
+    why: Option<String>,
+}
+
+/// What the client said it can.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Capabilities {
+    pub(super) authentication_failure_close: bool,
+    pub(super) consumer_cancel_notify: bool,
+    pub(super) connection_blocked: bool,
+}
+
+/// What a connection is made of.
+pub struct Parts {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// Limits and identity.
+    pub settings: Arc<SessionSettings>,
+    /// Checks logins.
+    pub authenticator: SharedAuthenticator,
+    /// Where queues push deliveries for this connection.
+    pub outlet: Arc<dyn Outlet>,
+    /// Wakes this connection.
+    pub bell: Arc<dyn Bell>,
+    /// The peer's address.
+    pub address: Option<SocketAddr>,
+}
+
+impl Connection {
+    /// A connection that was just accepted, at `now` in unix milliseconds.
+    pub fn new(parts: Parts, now: u64) -> Connection {
+        Connection {
+            id: parts.broker.next_connection_id(),
+            broker: parts.broker,
+            settings: parts.settings,
+            authenticator: parts.authenticator,
+            outlet: parts.outlet,
+            bell: parts.bell,
+            peer: Peer {
+                address: parts.address,
+                ..Peer::default()
+            },
+            output: BytesMut::new(),
+            phase: Phase::Header,
+            vhost: None,
+            permissions: None,
+            frame_max: FRAME_MAX_BEFORE_TUNE,
+            channel_max: 0,
+            heartbeat: 0,
+            capabilities: Capabilities::default(),
+            channels: Vec::new(),
+            n_channels: 0,
+            consumers: Consumers::default(),
+            batch: Batch::default(),
+            unconfirmed: Vec::new(),
+            verdicts: Vec::new(),
+            wait: None,
+            now,
+            opened_at: now,
+            received_at: now,
+            sent_at: now,
+            closing_at: 0,
+            paused: false,
+            published: false,
+            blocked: false,
+            alarm: None,
+            counted: Counted::default(),
+            rung_for: Lsn::default(),
+            why: None,
+        }
+    }
+
+    /// Whether the peer has logged in and opened its vhost.
+    pub fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// Whether to hang up once the output is written.
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    /// Why the connection was closed by us, if it was.
+    pub fn reason(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+
+    /// Whether to read from the peer: not while something is awaited, an alarm holds a publisher
+    /// back, or the output is full.
+    pub fn wants_input(&self) -> bool {
+        self.wait.is_none()
+            && !(self.blocked && self.published)
+            && self.output.len() < self.settings.output_bytes_max
+            && !matches!(self.phase, Phase::Over | Phase::Silent { .. })
+    }
+
+    /// The negotiated heartbeat in seconds; zero: none.
+    pub fn heartbeat_s(&self) -> u16 {
+        self.heartbeat
+    }
+
+    // ----- bytes in ---------------------------------------------------------------------------
+
+    /// Processes frames until the input is used up or something has to be awaited.
+    pub fn receive(&mut self, input: &[u8], now: u64) -> Received {
+        self.now = now;
+        self.received_at = now;
+        let mut at = 0;
+        let mut needed = 1;
+        while self.wait.is_none() && !matches!(self.phase, Phase::Over | Phase::Silent { .. }) {
+            let rest = &input[at..];
+            if self.phase == Phase::Header {
+                match frame::parse_protocol_header(rest) {
+                    None => {
+                        needed = rest.len() + 1;
+                        break;
+                    }
+                    Some(header) => at += self.protocol_header(header),
+                }
+                continue;
+            }
+            match frame::parse(rest, self.frame_max) {
+                Ok(Parsed::Frame { frame, size }) => {
+                    at += size;
+                    if let Err((number, method, exception)) = self.frame(frame) {
+                        self.raise(number, method, exception);
+                    }
+                    if self.batch.n_publishes() >= PUBLISHES_MAX {
+                        self.flush();
+                    }
+                }
+                Ok(Parsed::Incomplete { needed: n }) => {
+                    needed = n;
+                    break;
+                }
+                Err(error) => {
+                    at = input.len();
+                    if self.phase == Phase::Closing {
+                        self.phase = Phase::Over;
+                    } else {
+                        self.raise(0, MethodId::NONE, errors::frame(&error));
+                    }
+                }
+            }
+        }
+        self.flush();
+        self.broker.totals.add(&mut self.counted);
+        let consumed = if self.phase == Phase::Over {
+            input.len()
+        } else {
+            at
+        };
+        Received { consumed, needed }
+    }
+
+    fn frame(&mut self, frame: FrameRef<'_>) -> Result<(), (u16, MethodId, Exception)> {
+        let number = frame.channel;
+        match frame.kind {
+            FrameKind::Heartbeat if number == 0 => Ok(()),
+            FrameKind::Heartbeat => Err((0, MethodId::NONE, unexpected(&frame))),
+            FrameKind::Method => {
+                if self.phase == Phase::Closing {
+                    self.closing_method(frame.payload);
+                    return Ok(());
+                }
+                let method = match Method::decode(frame.payload) {
+                    Ok(method) => method,
+                    Err(e) => return Err((0, MethodId::NONE, errors::decode(&e))),
+                };
+                let result = if number == 0 {
+                    self.connection_method(&method)
+                } else {
+                    self.channel_method(number, &method)
+                };
+                result.map_err(|e| (number, method.id(), e))
+            }
+            _ if self.phase == Phase::Closing => Ok(()),
+            FrameKind::Header | FrameKind::Body => {
+                let open = self.phase == Phase::Running && self.channel(number).is_some();
+                if number == 0 || !open {
+                    return Err((0, MethodId::NONE, unexpected(&frame)));
+                }
+                let id = basic::Publish::ID;
+                self.content(number, frame).map_err(|e| match e {
+                    Exception::Connection(
+                        HardCode::FRAME_ERROR | HardCode::UNEXPECTED_FRAME,
+                        _,
+                    ) => (number, MethodId::NONE, e),
+                    e => (number, id, e),
+                })
+            }
+        }
+    }
+
+    fn closing_method(&mut self, payload: &[u8]) {
+        match Method::decode(payload) {
+            Ok(Method::ConnectionCloseOk(_)) => self.phase = Phase::Over,
+            Ok(Method::ConnectionClose(_)) => {
+                // Both sides close at once.
+                self.send(0, &connection::CloseOk);
+            }
+            _ => {}
+        }
+    }
+
+    fn connection_method(&mut self, method: &Method<'_>) -> Result<(), Exception> {
+        if self.phase != Phase::Running {
+            return self.handshake_method(method);
+        }
+        match method {
+            Method::ConnectionClose(_) => {
+                self.leave();
+                self.send(0, &connection::CloseOk);
+                self.phase = Phase::Over;
+                Ok(())
+            }
+            Method::ConnectionUpdateSecret(m) => self.update_secret(m),
+            _ => Err(Exception::hard(
+                HardCode::CHANNEL_ERROR,
+                "unexpected method in connection state running",
+            )),
+        }
+    }
+
+    fn channel_method(&mut self, number: u16, method: &Method<'_>) -> Result<(), Exception> {
+        if self.phase != Phase::Running {
+            return Err(Exception::hard(
+                HardCode::CHANNEL_ERROR,
+                "unexpected method in connection state starting",
+            ));
+        }
+        let Some(ch) = self
+            .channels
+            .get_mut(usize::from(number))
+            .and_then(Option::as_mut)
+        else {
+            return match method {
+                Method::ChannelOpen(_) => self.open_channel(number),
+                // Late answers to a close that crossed ours.
+                Method::ChannelCloseOk(_) => Ok(()),
+                _ => Err(Exception::hard(
+                    HardCode::CHANNEL_ERROR,
+                    "expected 'channel.open'",
+                )),
+            };
+        };
+        if ch.phase == ChannelPhase::Closing {
+            match method {
+                Method::ChannelCloseOk(_) => self.forget_channel(number),
+                Method::ChannelClose(_) => self.send(number, &channel::CloseOk),
+                _ => {}
+            }
+            return Ok(());
+        }
+        if ch.assembly.stage != Stage::Method {
+            return Err(expected_content(ch.assembly.stage));
+        }
+        // The methods that join the batch; any other observes what was done before it.
+        match method {
+            Method::BasicPublish(m) => {
+                ch.assembly.start(m);
+                return Ok(());
+            }
+            Method::BasicAck(m) => {
+                return self.settle(number, m.delivery_tag, m.multiple, Settle::Ack);
+            }
+            Method::BasicNack(m) => {
+                let how = if m.requeue {
+                    Settle::Requeue
+                } else {
+                    Settle::Discard
+                };
+                return self.settle(number, m.delivery_tag, m.multiple, how);
+            }
+            Method::BasicReject(m) => {
+                let how = if m.requeue {
+                    Settle::Requeue
+                } else {
+                    Settle::Discard
+                };
+                return self.settle(number, m.delivery_tag, false, how);
+            }
+            _ => self.flush(),
+        }
+        self.dispatch(number, method)
+    }
+
+    fn dispatch(&mut self, number: u16, method: &Method<'_>) -> Result<(), Exception> {
+        match method {
+            Method::ChannelOpen(_) => Err(Exception::hard(
+                HardCode::CHANNEL_ERROR,
+                "second 'channel.open' seen",
+            )),
+            Method::ChannelClose(_) => {
+                self.leave_channel(number);
+                self.forget_channel(number);
+                self.send(number, &channel::CloseOk);
+                Ok(())
+            }
+            Method::ChannelFlow(m) if m.active => {
+                self.send(number, &channel::FlowOk { active: true });
+                Ok(())
+            }
+            Method::ChannelFlow(_) => {
+                Err(Exception::hard(HardCode::NOT_IMPLEMENTED, "active=false"))
+            }
+            Method::ChannelFlowOk(_) | Method::ChannelCloseOk(_) | Method::BasicCancelOk(_) => {
+                Ok(())
+            }
+            Method::AccessRequest(_) => {
+                self.send(
+                    number,
+                    &crate::protocol::methods::access::RequestOk { ticket: 1 },
+                );
+                Ok(())
+            }
+            Method::ExchangeDeclare(m) => self.exchange_declare(number, m),
+            Method::ExchangeDelete(m) => self.exchange_delete(number, m),
+            Method::ExchangeBind(m) => self.exchange_bind(number, m),
+            Method::ExchangeUnbind(m) => self.exchange_unbind(number, m),
+            Method::QueueDeclare(m) => self.queue_declare(number, m),
+            Method::QueueBind(m) => self.queue_bind(number, m),
+            Method::QueueUnbind(m) => self.queue_unbind(number, m),
+            Method::QueuePurge(m) => self.queue_purge(number, m),
+            Method::QueueDelete(m) => self.queue_delete(number, m),
+            Method::BasicQos(m) => self.qos(number, m),
+            Method::BasicConsume(m) => self.consume(number, m),
+            Method::BasicCancel(m) => self.cancel(number, m),
+            Method::BasicGet(m) => self.get(number, m.queue, m.no_ack),
+            Method::BasicRecover(m) => self.recover(number, m.requeue, true),
+            Method::BasicRecoverAsync(m) => self.recover(number, m.requeue, false),
+            Method::ConfirmSelect(m) => {
+                let ch = self.channel_mut(number)?;
+                ch.confirms.get_or_insert_default();
+                if !m.nowait {
+                    self.send(number, &crate::protocol::methods::confirm::SelectOk);
+                }
+                Ok(())
+            }
+            Method::TxSelect(_) => Err(Exception::hard(
+                HardCode::NOT_IMPLEMENTED,
+                "tx.select: transactions are not supported by this version of Leveret",
+            )),
+            Method::TxCommit(_) | Method::TxRollback(_) => Err(Exception::soft(
+                SoftCode::PRECONDITION_FAILED,
+                "channel is not transactional",
+            )),
+            other => Err(Exception::hard(
+                HardCode::COMMAND_INVALID,
+                format!("unexpected method {}", other.id()),
+            )),
+        }
+    }
+
+    // ----- channels ---------------------------------------------------------------------------
+
+    pub(super) fn channel(&self, number: u16) -> Option<&Channel> {
+        self.channels.get(usize::from(number))?.as_deref()
+    }
+
+    pub(super) fn channel_mut(&mut self, number: u16) -> Result<&mut Channel, Exception> {
+        let ch = self
+            .channels
+            .get_mut(usize::from(number))
+            .and_then(Option::as_deref_mut);
+        ch.ok_or_else(|| Exception::hard(HardCode::CHANNEL_ERROR, "expected 'channel.open'"))
+    }
+
+    /// A channel beside the batch, to work on both.
+    pub(super) fn channels_entry(
+        &mut self,
+        number: u16,
+    ) -> Result<(&mut Batch, &mut Channel), Exception> {
+        let ch = self
+            .channels
+            .get_mut(usize::from(number))
+            .and_then(Option::as_deref_mut);
+        let ch =
+            ch.ok_or_else(|| Exception::hard(HardCode::CHANNEL_ERROR, "expected 'channel.open'"))?;
+        Ok((&mut self.batch, ch))
+    }
+
+    fn open_channel(&mut self, number: u16) -> Result<(), Exception> {
+        let max = self.channel_max;
+        if max != 0 && number > max {
+            let n = self.n_channels;
+            let text = format!(
+                "number of channels opened ({n}) has reached the negotiated channel_max ({max})"
+            );
+            return Err(Exception::hard(HardCode::NOT_ALLOWED, text));
+        }
+        let at = usize::from(number);
+        if self.channels.len() <= at {
+            self.channels.resize_with(at + 1, || None);
+        }
+        self.channels[at] = Some(Box::new(Channel::new(number)));
+        self.n_channels += 1;
+        self.counted.channels_opened += 1;
+        self.send(number, &channel::OpenOk);
+        Ok(())
+    }
+
+    fn forget_channel(&mut self, number: u16) {
+        if self.channels[usize::from(number)].take().is_some() {
+            self.n_channels -= 1;
+            self.counted.channels_closed += 1;
+        }
+    }
+
+    /// Ends what a channel has going on: its consumers, its unacknowledged deliveries.
+    fn leave_channel(&mut self, number: u16) {
+        self.flush();
+        let Some(ch) = self.channels[usize::from(number)].as_mut() else {
+            return;
+        };
+        let consumers = std::mem::take(&mut ch.consumers);
+        let unacked = std::mem::take(&mut ch.unacked);
+        let reply = ch.reply_consumer.take();
+        for slot in consumers {
+            self.drop_consumer(slot);
+        }
+        if let Some((slot, name)) = reply {
+            self.broker.remove_reply_target(&name);
+            self.consumers.remove(slot);
+        }
+        for u in unacked {
+            self.batch.settle(&u.queue, u.delivery, Settle::Requeue);
+        }
+        self.flush();
+    }
+
+    /// Ends all channels and deletes the exclusive queues.
+    fn leave(&mut self) {
+        self.flush();
+        for number in 1..self.channels.len() {
+            if self.channels[number].is_some() {
+                self.leave_channel(number as u16);
+                self.forget_channel(number as u16);
+            }
+        }
+        if let Some(vhost) = self.vhost.clone() {
+            for queue in vhost.exclusive_queues(self.id) {
+                if vhost
+                    .delete_queue(&queue, DeleteIf::default(), &mut self.batch.fx)
+                    .is_ok()
+                {
+                    self.counted.queues_deleted += 1;
+                }
+            }
+        }
+        self.flush();
+    }
+
+    /// The connection is gone: everything it had goes back or away. Deliveries that were pushed and
+    /// not handed to [`Self::deliver`] are returned to their queues.
+    pub fn lost(&mut self, undelivered: Vec<Delivery>, now: u64) {
+        self.now = now;
+        self.wait = None;
+        self.return_unsent(undelivered);
+        self.leave();
+        if self.vhost.take().is_some() {
+            self.counted.connections_closed += 1;
+        }
+        self.broker.totals.add(&mut self.counted);
+    }
+
+    // ----- errors -----------------------------------------------------------------------------
+
+    fn raise(&mut self, number: u16, method: MethodId, exception: Exception) {
+        // What came before it counts.
+        self.flush();
+        match exception {
+            Exception::Channel(code, text) if number != 0 && self.phase == Phase::Running => {
+                let text = reply_text(code.name(), &text);
+                self.leave_channel(number);
+                if let Some(ch) = self.channels[usize::from(number)].as_mut() {
+                    ch.phase = ChannelPhase::Closing;
+                    ch.assembly = super::channel::Assembly::default();
+                }
+                let (class_id, method_id) = (method.class, method.method);
+                let close = channel::Close {
+                    reply_code: code.number(),
+                    reply_text: &text,
+                    class_id,
+                    method_id,
+                };
+                self.send(number, &close);
+            }
+            Exception::Channel(code, text) => {
+                self.close(code.number(), &reply_text(code.name(), &text), method)
+            }
+            Exception::Connection(code, text) => {
+                self.close(code.number(), &reply_text(code.name(), &text), method)
+            }
+        }
+    }
+
+    /// Ends the connection with `connection.close`.
+    pub(super) fn close(&mut self, reply_code: u16, text: &str, method: MethodId) {
+        self.why = Some(text.to_string());
+        if self.phase == Phase::Running {
+            self.leave();
+        }
+        let (class_id, method_id) = (method.class, method.method);
+        self.send(
+            0,
+            &connection::Close {
+                reply_code,
+                reply_text: text,
+                class_id,
+                method_id,
+            },
+        );
+        self.phase = Phase::Closing;
+        self.closing_at = self.now;
+        self.wait = None;
+    }
+
+    /// Closes the connection because the server or an operator says so: 320.
+    pub fn force_close(&mut self, reason: &str, now: u64) {
+        self.now = now;
+        if matches!(self.phase, Phase::Running) {
+            let code = HardCode::CONNECTION_FORCED;
+            self.close(
+                code.number(),
+                &reply_text(code.name(), reason),
+                MethodId::NONE,
+            );
+        } else if self.phase != Phase::Closing {
+            self.phase = Phase::Over;
+        }
+    }
+
+    // ----- out --------------------------------------------------------------------------------
+
+    pub(super) fn send<M: EncodeMethod>(&mut self, channel: u16, method: &M) {
+        encode::method(&mut self.output, channel, method);
+    }
+
+    /// Sends a reply once the log has come to `lsn`.
+    pub(super) fn send_durable<M: EncodeMethod>(&mut self, channel: u16, method: &M, lsn: Lsn) {
+        if lsn <= self.broker.log().durable() {
+            self.send(channel, method);
+            return;
+        }
+        let mut reply = BytesMut::new();
+        encode::method(&mut reply, channel, method);
+        self.broker.log().ring_at(lsn, &self.bell);
+        self.wait = Some(Wait::Durable(lsn, reply));
+    }
+
+    // ----- the batch --------------------------------------------------------------------------
+
+    /// Notes a publish that has to be confirmed.
+    pub(super) fn expect_confirm(&mut self, channel: u16, seqno: u64, number: u32, durable: bool) {
+        self.unconfirmed.push(Unconfirmed {
+            channel,
+            seqno,
+            number,
+            durable,
+        });
+    }
+
+    pub(super) fn note_published(&mut self) {
+        self.published = true;
+    }
+
+    /// Logs and applies what was collected, and notes where the publishes are.
+    pub(super) fn flush(&mut self) {
+        if self.batch.is_empty() && self.unconfirmed.is_empty() {
+            return;
+        }
+        self.batch.clear_refused();
+        let flushed = self.flush_batch();
+        let (lsn, failed) = match flushed {
+            Ok(lsn) => (lsn, false),
+            Err(_) => (Lsn::default(), true),
+        };
+        let mut refused = self.batch.refused().iter().peekable();
+        let mut touched: Option<u16> = None;
+        for u in self.unconfirmed.drain(..) {
+            while refused.peek().is_some_and(|r| **r < u.number) {
+                refused.next();
+            }
+            let refused = refused.peek() == Some(&&u.number) || (failed && u.durable);
+            let Some(ch) = self
+                .channels
+                .get_mut(usize::from(u.channel))
+                .and_then(Option::as_mut)
+            else {
+                continue;
+            };
+            let Some(confirms) = &mut ch.confirms else {
+                continue;
+            };
+            confirms.flushed(
+                u.seqno,
+                if u.durable { lsn } else { Lsn::default() },
+                refused,
+            );
+            touched = Some(u.channel);
+        }
+        if touched.is_some() {
+            self.confirm();
+        }
+    }
+
+    fn flush_batch(&mut self) -> Result<Lsn, crate::broker::ports::LogFailed> {
+        let broker = self.broker.clone();
+        self.batch.flush(&broker, self.now)
+    }
+
+    /// Tells what is durable, and asks to be rung for what is not yet.
+    fn confirm(&mut self) {
+        let durable = self.broker.log().durable();
+        let mut waits_for = Lsn::default();
+        for ch in self.channels.iter_mut().flatten() {
+            let Some(confirms) = &mut ch.confirms else {
+                continue;
+            };
+            if ch.phase != ChannelPhase::Open {
+                continue;
+            }
+            self.counted.confirmed += confirms.settle(durable, &mut self.verdicts);
+            for verdict in self.verdicts.drain(..) {
+                match verdict {
+                    Verdict::Ack { upto, multiple } => {
+                        let ack = basic::Ack {
+                            delivery_tag: upto,
+                            multiple,
+                        };
+                        encode::method(&mut self.output, ch.number, &ack);
+                    }
+                    Verdict::Nack(delivery_tag) => {
+                        let nack = basic::Nack {
+                            delivery_tag,
+                            multiple: false,
+                            requeue: false,
+                        };
+                        encode::method(&mut self.output, ch.number, &nack);
+                    }
+                }
+            }
+            if let Some(at) = confirms.waits_for() {
+                waits_for = waits_for.max(at);
+            }
+        }
+        if waits_for > self.rung_for {
+            self.rung_for = waits_for;
+            self.broker.log().ring_at(waits_for, &self.bell);
+        }
+    }
+
+    /// The log's watermark moved, or a message was read: sends what waited for it. The shell calls
+    /// [`Self::receive`] again afterwards, with the input that is left.
+    pub fn progress(&mut self, now: u64) {
+        self.now = now;
+        if self.phase == Phase::Running {
+            self.confirm();
+        }
+        if self.broker.log().failed() && matches!(self.phase, Phase::Running) {
+            self.raise(0, MethodId::NONE, errors::log_failed());
+        }
+        match self.wait.take() {
+            Some(Wait::Durable(lsn, reply)) if self.broker.log().durable() >= lsn => {
+                self.output.extend_from_slice(&reply);
+            }
+            Some(Wait::Get {
+                channel,
+                queue,
+                no_ack,
+            }) => {
+                if let Err(e) = self.get(channel, &queue, no_ack) {
+                    self.raise(channel, basic::Get::ID, e);
+                }
+                self.flush();
+            }
+            other => self.wait = other,
+        }
+        self.broker.totals.add(&mut self.counted);
+    }
+
+    // ----- what queues pushed -----------------------------------------------------------------
+
+    /// Writes deliveries, leaving the vector empty.
+    pub fn deliver(&mut self, deliveries: &mut Vec<Delivery>, now: u64) {
+        self.now = now;
+        if self.phase == Phase::Running {
+            self.write_deliveries(deliveries);
+        } else {
+            let back = std::mem::take(deliveries);
+            self.return_unsent(back);
+        }
+        self.flush();
+        self.broker.totals.add(&mut self.counted);
+    }
+
+    /// The inbox has room again for a consumer of this connection.
+    pub fn resume(&mut self, queue: &Arc<crate::broker::queue::Queue>, consumer: u32, now: u64) {
+        self.now = now;
+        queue.resume(consumer, now, &mut self.batch.fx);
+        self.flush();
+    }
+
+    /// Tells the client what a queue said.
+    pub fn notice(&mut self, notice: Notice, now: u64) {
+        self.now = now;
+        let Notice::Cancelled(key) = notice;
+        self.cancelled_by_server(key);
+        self.flush();
+    }
+
+    // ----- alarms -----------------------------------------------------------------------------
+
+    /// A resource alarm holds (with its reason) or is over: publishers are held back, and told if
+    /// they asked to be.
+    pub fn set_alarm(&mut self, alarm: Option<&str>) {
+        self.alarm = alarm.map(str::to_string);
+        self.apply_alarm();
+    }
+
+    /// Called with each publish too: only connections that publish are held back.
+    pub(super) fn apply_alarm(&mut self) {
+        let wanted = self.alarm.is_some() && self.published && self.phase == Phase::Running;
+        if wanted == self.blocked {
+            return;
+        }
+        self.blocked = wanted;
+        if !self.capabilities.connection_blocked {
+            return;
+        }
+        match self.alarm.clone().filter(|_| wanted) {
+            Some(reason) => self.send(0, &connection::Blocked { reason: &reason }),
+            None => self.send(0, &connection::Unblocked),
+        }
+    }
+
+    // ----- time -------------------------------------------------------------------------------
+
+    /// Whether the shell stopped reading: heartbeats of the peer are not missed meanwhile.
+    pub fn set_paused(&mut self, paused: bool, now: u64) {
+        if self.paused && !paused {
+            self.received_at = now;
+        }
+        self.paused = paused;
+    }
+
+    /// Notes that output was handed to the socket.
+    pub fn wrote(&mut self, n: usize, now: u64) {
+        self.output.advance(n);
+        self.sent_at = now;
+    }
+
+    /// When [`Self::tick`] has to be called, unix milliseconds.
+    pub fn next_deadline(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Header | Phase::Starting | Phase::Tuning | Phase::Opening => {
+                Some(self.opened_at + self.settings.handshake_timeout_ms)
+            }
+            Phase::Silent { until } => Some(until),
+            Phase::Closing => Some(self.closing_at + CLOSE_TIMEOUT_MS),
+            Phase::Running if self.heartbeat > 0 => {
+                let interval = u64::from(self.heartbeat) * 1000;
+                let send = self.sent_at + interval / 2;
+                let missed = self.received_at + 2 * interval;
+                Some(if self.paused { send } else { send.min(missed) })
+            }
+            Phase::Running | Phase::Over => None,
+        }
+    }
+
+    /// Time has passed: heartbeats, time-outs.
+    pub fn tick(&mut self, now: u64) {
+        self.now = now;
+        let due = self.next_deadline().is_some_and(|at| at <= now);
+        if !due {
+            return;
+        }
+        if self.phase != Phase::Running {
+            self.why
+                .get_or_insert_with(|| format!("timed out in {:?}", self.phase));
+            self.phase = Phase::Over;
+            return;
+        }
+        let interval = u64::from(self.heartbeat) * 1000;
+        if !self.paused && self.received_at + 2 * interval <= now {
+            // RabbitMQ hangs up without a word: nobody is there to hear one.
+            self.why = Some(format!(
+                "missed heartbeats from client, timeout: {}s",
+                self.heartbeat
+            ));
+            self.phase = Phase::Over;
+            return;
+        }
+        if self.sent_at + interval / 2 <= now {
+            encode::heartbeat(&mut self.output);
+            self.sent_at = now;
+        }
+    }
+
+    // ----- permissions ------------------------------------------------------------------------
+
+    /// Whether the user may do this to a queue or an exchange.
+    pub(super) fn allow(
+        &mut self,
+        what: Permission,
+        exchange: bool,
+        name: &str,
+    ) -> Result<(), Exception> {
+        let version = self.broker.access().version();
+        if self.permissions.as_ref().is_none_or(|(v, _)| *v != version) {
+            let vhost = self.vhost.as_ref().map_or("", |v| &v.name);
+            self.permissions = self
+                .broker
+                .access()
+                .permissions(&self.peer.user, vhost)
+                .map(|p| (version, p));
+        }
+        let asked = if exchange && name.is_empty() {
+            "amq.default"
+        } else {
+            name
+        };
+        if self
+            .permissions
+            .as_ref()
+            .is_some_and(|(_, p)| p.allows(what, asked))
+        {
+            return Ok(());
+        }
+        let vhost = self.vhost.as_ref().map_or("", |v| &v.name);
+        Err(errors::refused(
+            what,
+            exchange,
+            name,
+            vhost,
+            &self.peer.user,
+        ))
+    }
+
+    /// The vhost; every channel method runs in one.
+    pub(super) fn the_vhost(&self) -> Result<Arc<Vhost>, Exception> {
+        self.vhost
+            .clone()
+            .ok_or_else(|| Exception::hard(HardCode::INTERNAL_ERROR, "no vhost"))
+    }
+}
+
+fn unexpected(frame: &FrameRef<'_>) -> Exception {
+    Exception::hard(
+        HardCode::UNEXPECTED_FRAME,
+        frame::describe(frame.kind.octet(), frame.payload),
+    )
+}
+
+fn expected_content(stage: Stage) -> Exception {
+    let text = match stage {
+        Stage::Body => "expected content body, got non content body frame instead",
+        _ => "expected content header for class 60, got non content header frame instead",
+    };
+    Exception::hard(HardCode::UNEXPECTED_FRAME, text)
+}

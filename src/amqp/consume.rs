@@ -1,0 +1,472 @@
+//! `basic.qos`, `consume`, `cancel`, `get`, and writing deliveries: the hot path out.
+
+use std::sync::Arc;
+
+use super::channel::Unacked;
+use super::connection::{Connection, Wait};
+use super::errors::{self, Exception};
+use super::publish::REPLY_TO;
+use crate::broker::ReplyTarget;
+use crate::broker::access::Permission;
+use crate::broker::arguments::ConsumerSettings;
+use crate::broker::outlet::{ChannelCredit, ConsumerKey, Delivery, NO_SLOT};
+use crate::broker::queue::{ConsumerIndex, ConsumerInfo, DeliveryRef, Got, Queue};
+use crate::broker::vhost::generated_name;
+use crate::protocol::encode::{self, Content, DeliverHead};
+use crate::protocol::methods::basic;
+use crate::protocol::reply_code::{HardCode, SoftCode};
+
+/// A consumer as its connection knows it.
+pub(super) struct Consumer {
+    pub(super) channel: u16,
+    pub(super) tag: Arc<str>,
+    /// `None`: direct reply-to.
+    pub(super) queue: Option<(Arc<Queue>, ConsumerIndex)>,
+
+    /// Deliveries count against the channel's own limit.
+    pub(super) credited: bool,
+}
+
+/// The consumers of a connection by slot.
+#[derive(Default)]
+pub(super) struct Consumers {
+    slots: Vec<(u32, Option<Consumer>)>,
+    free: Vec<u32>,
+}
+
+impl Consumers {
+    fn add(&mut self, consumer: Consumer) -> ConsumerKey {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push((0, None));
+            (self.slots.len() - 1) as u32
+        });
+        let place = &mut self.slots[slot as usize];
+        place.1 = Some(consumer);
+        ConsumerKey {
+            slot,
+            generation: place.0,
+        }
+    }
+
+    fn get(&self, key: ConsumerKey) -> Option<&Consumer> {
+        let (generation, consumer) = self.slots.get(key.slot as usize)?;
+        consumer.as_ref().filter(|_| *generation == key.generation)
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) -> Option<Consumer> {
+        let place = self.slots.get_mut(slot as usize)?;
+        let consumer = place.1.take()?;
+        place.0 = place.0.wrapping_add(1);
+        self.free.push(slot);
+        Some(consumer)
+    }
+
+    fn set_index(&mut self, slot: u32, index: ConsumerIndex) {
+        if let Some((
+            _,
+            Some(Consumer {
+                queue: Some((_, i)),
+                ..
+            }),
+        )) = self.slots.get_mut(slot as usize)
+        {
+            *i = index;
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn qos(&mut self, number: u16, m: &basic::Qos) -> Result<(), Exception> {
+        if m.prefetch_size != 0 {
+            let text = format!("prefetch_size!=0 ({})", m.prefetch_size);
+            return Err(Exception::hard(HardCode::NOT_IMPLEMENTED, text));
+        }
+        let ch = self.channel_mut(number)?;
+        if m.global {
+            let n_unacked = ch.unacked.iter().filter(|u| u.credited).count();
+            debug_assert!(n_unacked <= ch.unacked.len());
+            let credit = ch
+                .credit
+                .get_or_insert_with(|| Arc::new(ChannelCredit::unlimited()))
+                .clone();
+            credit.set_limit(m.prefetch_count);
+            for queue in credit.take_waiting() {
+                queue.resume_all(self.now, &mut self.batch.fx);
+            }
+        } else {
+            ch.prefetch_count = m.prefetch_count;
+        }
+        self.send(number, &basic::QosOk);
+        Ok(())
+    }
+
+    pub(super) fn consume(&mut self, number: u16, m: &basic::Consume<'_>) -> Result<(), Exception> {
+        let name = self.queue_or_last(number, m.queue)?;
+        let generated;
+        let tag = if m.consumer_tag.is_empty() {
+            generated = generated_name("amq.ctag-");
+            &generated
+        } else {
+            m.consumer_tag
+        };
+        let ch = self.channel_mut(number)?;
+        let slots: Vec<u32> = ch.consumers.clone();
+        let reply_slot = ch.reply_consumer.as_ref().map(|(slot, _)| *slot);
+        let taken = slots.iter().copied().chain(reply_slot).any(|slot| {
+            matches!(self.consumers.slots.get(slot as usize), Some((_, Some(c))) if *c.tag == *tag)
+        });
+        if taken {
+            let text = format!("attempt to reuse consumer tag '{tag}'");
+            return Err(Exception::hard(HardCode::NOT_ALLOWED, text));
+        }
+        let max = self.settings.consumers_per_channel;
+        if max != 0 && slots.len() >= max as usize {
+            let text = format!("reached maximum ({max}) of consumers per channel");
+            return Err(Exception::hard(HardCode::NOT_ALLOWED, text));
+        }
+        if name == REPLY_TO {
+            return self.consume_replies(number, m, tag);
+        }
+        self.allow(Permission::Read, false, &name)?;
+        let vhost = self.the_vhost()?;
+        let queue = vhost
+            .lookup_queue(&name, self.id)
+            .map_err(|e| errors::topology(&e, &vhost.name))?;
+        let settings = ConsumerSettings::parse(&m.arguments.to_table())
+            .map_err(|e| errors::argument(&e, &name, &vhost.name))?;
+        let ch = self.channel_mut(number)?;
+        let (prefetch_count, credit) = (ch.prefetch_count, ch.credit.clone());
+        let tag: Arc<str> = tag.into();
+        let consumer = Consumer {
+            channel: number,
+            tag: tag.clone(),
+            queue: Some((queue.clone(), 0)),
+            credited: credit.is_some() && !m.no_ack,
+        };
+        let key = self.consumers.add(consumer);
+        let info = ConsumerInfo {
+            key,
+            tag: tag.clone(),
+            outlet: self.outlet.clone(),
+            no_ack: m.no_ack,
+            exclusive: m.exclusive,
+            priority: settings.priority,
+            prefetch_count,
+            channel_credit: credit,
+        };
+        match queue.consume(info, self.now, &mut self.batch.fx) {
+            Ok(index) => self.consumers.set_index(key.slot, index),
+            Err(e) => {
+                self.consumers.remove(key.slot);
+                return Err(errors::consume(e, &name, &vhost.name));
+            }
+        }
+        self.channel_mut(number)?.consumers.push(key.slot);
+        if !m.nowait {
+            self.send(number, &basic::ConsumeOk { consumer_tag: &tag });
+        }
+        // Only now: consume-ok comes before the first delivery.
+        queue.pump(self.now, &mut self.batch.fx);
+        self.flush();
+        Ok(())
+    }
+
+    /// A consumer of direct replies: no queue, a name that others can publish to.
+    fn consume_replies(
+        &mut self,
+        number: u16,
+        m: &basic::Consume<'_>,
+        tag: &str,
+    ) -> Result<(), Exception> {
+        let refused = |text: &str| Err(Exception::soft(SoftCode::PRECONDITION_FAILED, text));
+        if !m.no_ack {
+            return refused("reply consumer cannot acknowledge");
+        }
+        if self.channel_mut(number)?.reply_consumer.is_some() {
+            return refused("reply consumer already set");
+        }
+        let consumer = Consumer {
+            channel: number,
+            tag: tag.into(),
+            queue: None,
+            credited: false,
+        };
+        let key = self.consumers.add(consumer);
+        let name = generated_name("amq.rabbitmq.reply-to.");
+        self.broker.add_reply_target(
+            &name,
+            ReplyTarget {
+                outlet: self.outlet.clone(),
+                consumer: key,
+            },
+        );
+        self.channel_mut(number)?.reply_consumer = Some((key.slot, name));
+        if !m.nowait {
+            self.send(number, &basic::ConsumeOk { consumer_tag: tag });
+        }
+        Ok(())
+    }
+
+    pub(super) fn cancel(&mut self, number: u16, m: &basic::Cancel<'_>) -> Result<(), Exception> {
+        let consumers = &self.consumers;
+        let has_tag = |slot: &u32| matches!(consumers.slots.get(*slot as usize), Some((_, Some(c))) if *c.tag == *m.consumer_tag);
+        let Some(ch) = self.channel(number) else {
+            return Ok(());
+        };
+        let found = ch.consumers.iter().copied().find(has_tag);
+        let reply = ch
+            .reply_consumer
+            .as_ref()
+            .is_some_and(|(slot, _)| has_tag(slot));
+        if let Some(slot) = found {
+            self.channel_mut(number)?.consumers.retain(|s| *s != slot);
+            self.drop_consumer(slot);
+            self.flush();
+        } else if reply && let Some((slot, name)) = self.channel_mut(number)?.reply_consumer.take()
+        {
+            self.broker.remove_reply_target(&name);
+            self.consumers.remove(slot);
+        }
+        if !m.nowait {
+            self.send(
+                number,
+                &basic::CancelOk {
+                    consumer_tag: m.consumer_tag,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes a consumer out of its queue; what it has unacknowledged stays.
+    pub(super) fn drop_consumer(&mut self, slot: u32) {
+        let Some((generation, Some(consumer))) = self.consumers.slots.get(slot as usize) else {
+            return;
+        };
+        let key = ConsumerKey {
+            slot,
+            generation: *generation,
+        };
+        if let Some((queue, index)) = consumer.queue.clone() {
+            queue.cancel(index, self.now, &mut self.batch.fx);
+        }
+        // What it was handed and has not sent goes to others.
+        let undelivered = self.outlet.withdraw(key);
+        self.return_unsent(undelivered);
+        self.consumers.remove(slot);
+    }
+
+    /// The queue of a consumer is gone.
+    pub(super) fn cancelled_by_server(&mut self, key: ConsumerKey) {
+        let Some(consumer) = self.consumers.get(key) else {
+            return;
+        };
+        let (channel, tag) = (consumer.channel, consumer.tag.clone());
+        let undelivered = self.outlet.withdraw(key);
+        self.return_unsent(undelivered);
+        self.consumers.remove(key.slot);
+        if let Ok(ch) = self.channel_mut(channel) {
+            ch.consumers.retain(|s| *s != key.slot);
+        }
+        if self.capabilities.consumer_cancel_notify && self.is_running() {
+            self.send(
+                channel,
+                &basic::Cancel {
+                    consumer_tag: &tag,
+                    nowait: true,
+                },
+            );
+        }
+    }
+
+    pub(super) fn get(&mut self, number: u16, queue: &str, no_ack: bool) -> Result<(), Exception> {
+        let name = self.queue_or_last(number, queue)?;
+        self.allow(Permission::Read, false, &name)?;
+        let vhost = self.the_vhost()?;
+        let queue = vhost
+            .lookup_queue(&name, self.id)
+            .map_err(|e| errors::topology(&e, &vhost.name))?;
+        let bell = self.bell.clone();
+        match queue.get(no_ack, &bell, self.now, &mut self.batch.fx) {
+            Got::Empty => {
+                self.counted.get_empty += 1;
+                self.send(number, &basic::GetEmpty);
+            }
+            Got::Waiting => {
+                self.flush();
+                self.wait = Some(Wait::Get {
+                    channel: number,
+                    queue: name,
+                    no_ack,
+                });
+            }
+            Got::Message(delivery, left) => {
+                let Some(message) = &delivery.entry.message else {
+                    return Err(Exception::hard(
+                        HardCode::INTERNAL_ERROR,
+                        "a message without a body",
+                    ));
+                };
+                let ch = self.channel_mut(number)?;
+                let delivery_tag = ch.tag();
+                if delivery.slot != NO_SLOT {
+                    let d = DeliveryRef {
+                        slot: delivery.slot,
+                        seq: delivery.entry.seq,
+                    };
+                    ch.unacked.push_back(Unacked {
+                        tag: delivery_tag,
+                        queue: queue.clone(),
+                        delivery: d,
+                        credited: false,
+                    });
+                }
+                let redelivered = delivery.entry.redelivered;
+                let ok = basic::GetOk {
+                    delivery_tag,
+                    redelivered,
+                    exchange: message.exchange(),
+                    routing_key: message.routing_key(),
+                    message_count: u32::try_from(left).unwrap_or(u32::MAX),
+                };
+                self.send(number, &ok);
+                let content = Content {
+                    properties: message.properties(),
+                    body: message.body(),
+                };
+                encode::content(&mut self.output, number, &content, self.frame_max);
+                self.counted.redelivered += u64::from(redelivered);
+                if delivery.slot == NO_SLOT {
+                    self.counted.get_auto_ack += 1;
+                    self.batch.settled(&queue, delivery.entry.id);
+                    queue.sent(
+                        1,
+                        delivery.entry.body_len.into(),
+                        self.now,
+                        &mut self.batch.fx,
+                    );
+                } else {
+                    self.counted.get_manual_ack += 1;
+                }
+            }
+        }
+        self.flush();
+        Ok(())
+    }
+
+    /// Writes deliveries in order.
+    pub(super) fn write_deliveries(&mut self, deliveries: &mut Vec<Delivery>) {
+        let Connection {
+            consumers,
+            channels,
+            output,
+            batch,
+            counted,
+            frame_max,
+            now,
+            ..
+        } = self;
+        // Deliveries without acknowledgement are told to their queue, a run at a time.
+        let mut sent: Option<(&Arc<Queue>, u64, u64)> = None;
+        for d in deliveries.drain(..) {
+            let Some(consumer) = consumers.get(d.consumer) else {
+                continue;
+            };
+            let ch = channels
+                .get_mut(usize::from(consumer.channel))
+                .and_then(Option::as_mut);
+            let (Some(message), Some(ch)) = (&d.entry.message, ch) else {
+                continue;
+            };
+            let head = DeliverHead {
+                channel: consumer.channel,
+                consumer_tag: &consumer.tag,
+                delivery_tag: ch.tag(),
+                redelivered: d.entry.redelivered,
+                exchange: message.exchange(),
+                routing_key: message.routing_key(),
+            };
+            let content = Content {
+                properties: message.properties(),
+                body: message.body(),
+            };
+            encode::deliver(output, &head, &content, *frame_max);
+            counted.redelivered += u64::from(d.entry.redelivered);
+            let Some((queue, _)) = &consumer.queue else {
+                continue;
+            };
+            if d.slot != NO_SLOT {
+                counted.delivered_manual_ack += 1;
+                ch.unacked.push_back(Unacked {
+                    tag: head.delivery_tag,
+                    queue: queue.clone(),
+                    delivery: DeliveryRef {
+                        slot: d.slot,
+                        seq: d.entry.seq,
+                    },
+                    credited: consumer.credited,
+                });
+                continue;
+            }
+            counted.delivered_auto_ack += 1;
+            batch.settled(queue, d.entry.id);
+            let bytes = u64::from(d.entry.body_len);
+            match &mut sent {
+                Some((q, n, sum)) if Arc::ptr_eq(q, queue) => {
+                    *n += 1;
+                    *sum += bytes;
+                }
+                _ => {
+                    if let Some((q, n, sum)) = sent.replace((queue, 1, bytes)) {
+                        q.sent(n, sum, *now, &mut batch.fx);
+                    }
+                }
+            }
+        }
+        if let Some((q, n, sum)) = sent {
+            q.sent(n, sum, *now, &mut batch.fx);
+        }
+    }
+
+    /// Deliveries that will not be written go back where they came from.
+    pub(super) fn return_unsent(&mut self, deliveries: Vec<Delivery>) {
+        let mut by_queue: Vec<(Arc<Queue>, Vec<Delivery>)> = Vec::new();
+        let mut credits: Vec<(u16, u32)> = Vec::new();
+        for d in deliveries {
+            let Some(consumer) = self.consumers.get(d.consumer) else {
+                continue;
+            };
+            if consumer.credited {
+                credits.push((consumer.channel, 1));
+            }
+            let Some((queue, _)) = &consumer.queue else {
+                continue;
+            };
+            match by_queue.iter_mut().find(|(q, _)| Arc::ptr_eq(q, queue)) {
+                Some((_, list)) => list.push(d),
+                None => by_queue.push((queue.clone(), vec![d])),
+            }
+        }
+        for (queue, list) in by_queue {
+            queue.unsent(list, self.now, &mut self.batch.fx);
+        }
+        for (channel, n) in credits {
+            self.return_credit(channel, n);
+        }
+    }
+
+    /// The queue a method names, or the one declared last.
+    pub(super) fn queue_or_last(&mut self, number: u16, queue: &str) -> Result<String, Exception> {
+        if !queue.is_empty() {
+            return Ok(crate::broker::vhost::clean_name(queue));
+        }
+        let ch = self.channel_mut(number)?;
+        if ch.last_queue.is_empty() {
+            return Err(Exception::soft(
+                SoftCode::NOT_FOUND,
+                "no previously declared queue",
+            ));
+        }
+        Ok(ch.last_queue.clone())
+    }
+}

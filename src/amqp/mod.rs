@@ -1,0 +1,19 @@
+//! The session: pure state machines that join the protocol and the broker. No tokio.
+//!
+//! The shell reads bytes and hands them to [`connection::Connection::receive`], hands in deliveries
+//! and the passing of time, and writes what stands in [`connection::Connection::output`].
+
+pub mod channel;
+mod confirms;
+pub mod connection;
+mod consume;
+mod declare;
+pub mod errors;
+mod handshake;
+mod publish;
+pub mod settings;
+mod settle;
+
+pub use connection::{Connection, Received};
+pub use handshake::VERSION;
+pub use settings::{Authenticator, Login, Refused, SessionSettings};

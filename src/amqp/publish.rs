@@ -1,0 +1,403 @@
+//! `basic.publish`: the hot path in.
+//!
+//! Method, header and body frames of a publish are put together in scratch of the channel that is
+//! reused; a body that comes in one frame goes from the read buffer straight into the message.
+
+use super::channel::{Assembly, Stage};
+use super::connection::Connection;
+use super::errors::{self, Exception};
+use crate::broker::access::Permission;
+use crate::broker::arguments::parse_expiration;
+use crate::broker::dead_letter::string_array;
+use crate::broker::message::{FLAG_PERSISTENT, Message, Parts};
+use crate::broker::outlet::{Delivery, NO_SLOT};
+use crate::broker::ports::MessageId;
+use crate::broker::queue::Entry;
+use crate::broker::routing::RouteError;
+use crate::protocol::encode::{self, Content};
+use crate::protocol::frame::{FrameKind, FrameRef};
+use crate::protocol::methods::basic;
+use crate::protocol::properties::{CLASS_BASIC, Properties, PropertiesRef, parse_content_header};
+use crate::protocol::reply_code::{HardCode, SoftCode};
+
+/// No body is larger than this, whatever is configured: lengths are kept in 32 bits, and RabbitMQ
+/// draws the same line.
+pub const BODY_HARD_MAX: u64 = 512 << 20;
+
+/// Bodies are gathered in a buffer that grows as they arrive; it is not kept above this.
+const KEEP_BODY_BYTES: usize = 64 * 1024;
+
+/// Pseudo-queue of direct reply-to.
+pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+impl Assembly {
+    /// A publish begins.
+    pub(super) fn start(&mut self, m: &basic::Publish<'_>) {
+        self.stage = Stage::Header;
+        self.exchange.clear();
+        self.exchange.push_str(m.exchange);
+        self.routing_key.clear();
+        self.routing_key.push_str(m.routing_key);
+        self.mandatory = m.mandatory;
+        self.immediate = m.immediate;
+    }
+}
+
+impl Connection {
+    /// A content header or body frame on an open channel.
+    pub(super) fn content(&mut self, number: u16, frame: FrameRef<'_>) -> Result<(), Exception> {
+        let ch = self.channel_mut(number)?;
+        if ch.phase == super::channel::Phase::Closing {
+            return Ok(());
+        }
+        let a = &mut ch.assembly;
+        match (a.stage, frame.kind) {
+            (Stage::Header, FrameKind::Header) => {
+                let header = parse_content_header(frame.payload).map_err(|e| errors::decode(&e))?;
+                if header.class_id != CLASS_BASIC {
+                    let text = format!(
+                        "expected content header for class {CLASS_BASIC}, got one for class {} instead",
+                        header.class_id
+                    );
+                    return Err(Exception::hard(HardCode::UNEXPECTED_FRAME, text));
+                }
+                if header.body_size > BODY_HARD_MAX {
+                    let text = format!(
+                        "content body size {} exceeds maximum allowed size {BODY_HARD_MAX}",
+                        header.body_size
+                    );
+                    return Err(Exception::hard(HardCode::FRAME_ERROR, text));
+                }
+                a.properties.clear();
+                a.properties.extend_from_slice(header.properties.as_bytes());
+                a.body_size = header.body_size;
+                a.body.clear();
+                if header.body_size > 0 {
+                    a.stage = Stage::Body;
+                    return Ok(());
+                }
+                self.publish(number, &[])
+            }
+            (Stage::Body, FrameKind::Body) => {
+                let size = (a.body.len() + frame.payload.len()) as u64;
+                if size > a.body_size {
+                    let text = "content body frame exceeds remaining content size";
+                    return Err(Exception::hard(HardCode::FRAME_ERROR, text));
+                }
+                if a.body.is_empty() && size == a.body_size {
+                    return self.publish(number, frame.payload);
+                }
+                let max = self.settings.max_message_bytes;
+                let a = &mut self.channel_mut(number)?.assembly;
+                if a.body_size <= max {
+                    a.body.extend_from_slice(frame.payload);
+                } else {
+                    // It will be refused; only its length is needed until it has gone by.
+                    a.body_size -= frame.payload.len() as u64;
+                    if a.body_size > 0 {
+                        return Ok(());
+                    }
+                }
+                if a.body.len() as u64 == a.body_size {
+                    let body = std::mem::take(&mut a.body);
+                    let result = self.publish(number, &body);
+                    if body.capacity() <= KEEP_BODY_BYTES
+                        && let Ok(ch) = self.channel_mut(number)
+                    {
+                        ch.assembly.body = body;
+                    }
+                    return result;
+                }
+                Ok(())
+            }
+            (Stage::Method, _) => {
+                let text = "expected method frame, got non method frame instead";
+                Err(Exception::hard(HardCode::UNEXPECTED_FRAME, text))
+            }
+            (Stage::Header, _) => {
+                let text =
+                    "expected content header for class 60, got non content header frame instead";
+                Err(Exception::hard(HardCode::UNEXPECTED_FRAME, text))
+            }
+            (Stage::Body, _) => {
+                let text = "expected content body, got non content body frame instead";
+                Err(Exception::hard(HardCode::UNEXPECTED_FRAME, text))
+            }
+        }
+    }
+
+    /// The content is complete.
+    fn publish(&mut self, number: u16, body: &[u8]) -> Result<(), Exception> {
+        let mut a = std::mem::take(&mut self.channel_mut(number)?.assembly);
+        a.stage = Stage::Method;
+        let result = self.publish_assembled(number, &a, body);
+        if let Ok(ch) = self.channel_mut(number) {
+            ch.assembly = a;
+        }
+        result
+    }
+
+    fn publish_assembled(
+        &mut self,
+        number: u16,
+        a: &Assembly,
+        body: &[u8],
+    ) -> Result<(), Exception> {
+        self.note_published();
+        self.apply_alarm();
+        if a.immediate {
+            return Err(Exception::hard(HardCode::NOT_IMPLEMENTED, "immediate=true"));
+        }
+        let size = a.body_size.max(body.len() as u64);
+        self.check_size(size, body)?;
+        self.allow(Permission::Write, true, &a.exchange)?;
+        let vhost = self.the_vhost()?;
+        let properties = PropertiesRef::unchecked(&a.properties);
+        let mut flags = 0;
+        if properties.is_persistent() {
+            flags |= FLAG_PERSISTENT;
+        }
+        self.counted.received += 1;
+        let now = self.now;
+        let special = properties.needs_attention();
+        // Exchange and its kind come first, as in RabbitMQ.
+        let ch = self.channel_mut(number)?;
+        if special {
+            ch.routes
+                .route(&vhost, &a.exchange, &a.routing_key, properties)
+                .map_err(|e| route_error(&e, a, &vhost.name))?;
+        }
+        let closer = if special {
+            Some(self.look_closer(number, properties)?)
+        } else {
+            None
+        };
+        let raw = closer
+            .as_ref()
+            .and_then(|c| c.rewritten.as_deref())
+            .unwrap_or(&a.properties);
+        let parts = Parts {
+            exchange: &a.exchange,
+            routing_key: &a.routing_key,
+            properties: raw,
+            flags,
+        };
+        let message = Message::new(&parts, body);
+        let (expiration, priority) = closer
+            .as_ref()
+            .map_or((None, 0), |c| (c.expiration, c.priority));
+
+        if a.exchange.is_empty()
+            && a.routing_key.starts_with(REPLY_TO)
+            && a.routing_key.len() > REPLY_TO.len()
+        {
+            return self.publish_reply(number, a, message);
+        }
+        let (batch, ch) = self.channels_entry(number)?;
+        let queues = ch
+            .routes
+            .route(&vhost, &a.exchange, &a.routing_key, properties)
+            .map_err(|e| route_error(&e, a, &vhost.name))?;
+        let mut more = Vec::new();
+        let queues = match closer.as_ref().filter(|c| !c.keys.is_empty()) {
+            None => queues,
+            Some(c) => {
+                more.extend_from_slice(queues);
+                for key in &c.keys {
+                    let found =
+                        crate::broker::routing::route_once(&vhost, &a.exchange, key, properties);
+                    for queue in found.unwrap_or_default() {
+                        if !more.iter().any(|q| std::sync::Arc::ptr_eq(q, &queue)) {
+                            more.push(queue);
+                        }
+                    }
+                }
+                &more
+            }
+        };
+        let unroutable = queues.is_empty();
+        let (at, durable) = batch.publish(&message, queues, expiration, priority, now);
+        let seqno = ch.confirms.as_mut().map(super::confirms::Confirms::next);
+        if unroutable {
+            self.unroutable(number, a, &message);
+        } else {
+            self.counted.routed += 1;
+        }
+        if let Some(seqno) = seqno {
+            self.counted.received_confirm += 1;
+            self.expect_confirm(number, seqno, at, durable);
+        }
+        Ok(())
+    }
+
+    fn check_size(&self, size: u64, body: &[u8]) -> Result<(), Exception> {
+        let max = self.settings.max_message_bytes;
+        let size = size.max(body.len() as u64);
+        if size <= max {
+            return Ok(());
+        }
+        let text = if max == BODY_HARD_MAX {
+            format!("message size {size} is larger than max size {max}")
+        } else {
+            format!("message size {size} is larger than configured max size {max}")
+        };
+        Err(Exception::soft(SoftCode::PRECONDITION_FAILED, text))
+    }
+
+    /// Tells the publisher of a mandatory message that nobody took it. The return leaves before the
+    /// confirm.
+    fn unroutable(&mut self, number: u16, a: &Assembly, message: &Message) {
+        if !a.mandatory {
+            self.counted.unroutable_dropped += 1;
+            return;
+        }
+        self.counted.unroutable_returned += 1;
+        let return_ = basic::Return {
+            reply_code: SoftCode::NO_ROUTE.number(),
+            reply_text: SoftCode::NO_ROUTE.name(),
+            exchange: &a.exchange,
+            routing_key: &a.routing_key,
+        };
+        self.send(number, &return_);
+        let content = Content {
+            properties: message.properties(),
+            body: message.body(),
+        };
+        encode::content(&mut self.output, number, &content, self.frame_max);
+    }
+
+    /// An answer to a direct reply-to consumer: straight to its connection.
+    fn publish_reply(
+        &mut self,
+        number: u16,
+        a: &Assembly,
+        message: Message,
+    ) -> Result<(), Exception> {
+        match self.broker.reply_target(&a.routing_key) {
+            Some(target) => {
+                let entry = Entry {
+                    seq: 0,
+                    id: MessageId::NONE,
+                    body_len: message.body_len(),
+                    message: Some(message),
+                    expires_at: 0,
+                    delivery_count: 0,
+                    priority: 0,
+                    redelivered: false,
+                };
+                let delivery = Delivery {
+                    consumer: target.consumer,
+                    slot: NO_SLOT,
+                    entry,
+                };
+                if target.outlet.push(&mut vec![delivery]) {
+                    self.batch.fx.ring(&target.outlet);
+                }
+                self.counted.routed += 1;
+            }
+            None => self.unroutable(number, a, &message),
+        }
+        let nothing = self.batch.publish_nowhere();
+        let ch = self.channel_mut(number)?;
+        if let Some(confirms) = &mut ch.confirms {
+            let seqno = confirms.next();
+            self.counted.received_confirm += 1;
+            self.expect_confirm(number, seqno, nothing, false);
+        }
+        Ok(())
+    }
+
+    /// Properties that mean something to the broker.
+    fn look_closer(
+        &mut self,
+        number: u16,
+        properties: PropertiesRef<'_>,
+    ) -> Result<Closer, Exception> {
+        let mut closer = Closer {
+            priority: properties.priority().unwrap_or(0),
+            ..Closer::default()
+        };
+        let mut changed: Option<Properties> = None;
+        if properties.reply_to() == Some(REPLY_TO) {
+            let ch = self.channel_mut(number)?;
+            let Some((_, name)) = &ch.reply_consumer else {
+                let text = "fast reply consumer does not exist";
+                return Err(Exception::soft(SoftCode::PRECONDITION_FAILED, text));
+            };
+            let mut owned = Properties::from(properties);
+            owned.reply_to = Some(name.clone());
+            changed = Some(owned);
+        }
+        if let Some(text) = properties.expiration() {
+            closer.expiration =
+                Some(parse_expiration(text).map_err(|e| errors::expiration(&e, text))?);
+        }
+        if let Some(headers) = properties.headers() {
+            let headers = headers.to_table();
+            for name in ["CC", "BCC"] {
+                use crate::protocol::field_table::FieldValue;
+                match headers.get(name) {
+                    None => {}
+                    Some(FieldValue::Array(_)) => {
+                        closer.keys.extend(string_array(Some(&headers), name))
+                    }
+                    Some(other) => {
+                        let text = format!(
+                            "invalid message: {{unacceptable_type_in_header,<<\"{name}\">>,{}}}",
+                            other.type_name()
+                        );
+                        return Err(Exception::soft(SoftCode::PRECONDITION_FAILED, text));
+                    }
+                }
+            }
+            if headers.get("BCC").is_some() {
+                let owned = changed.get_or_insert_with(|| Properties::from(properties));
+                if let Some(headers) = &mut owned.headers {
+                    headers.remove("BCC");
+                }
+            }
+        }
+        if let Some(user) = properties.user_id()
+            && user != self.peer.user
+        {
+            let impersonator = self
+                .broker
+                .access()
+                .user(&self.peer.user)
+                .is_some_and(|u| u.tags.iter().any(|t| t == "impersonator"));
+            if !impersonator {
+                let text = format!(
+                    "user_id property set to '{user}' but authenticated user was '{}'",
+                    self.peer.user
+                );
+                return Err(Exception::soft(SoftCode::PRECONDITION_FAILED, text));
+            }
+        }
+        closer.rewritten = changed.map(|p| p.encode());
+        Ok(closer)
+    }
+}
+
+/// What looking closer at properties found.
+#[derive(Default)]
+struct Closer {
+    expiration: Option<u64>,
+    priority: u8,
+    /// Further routing keys: CC and BCC.
+    keys: Vec<String>,
+    /// Properties to deliver instead of the original ones.
+    rewritten: Option<Vec<u8>>,
+}
+
+fn route_error(e: &RouteError, a: &Assembly, vhost: &str) -> Exception {
+    match e {
+        RouteError::NoExchange => Exception::no_exchange(&a.exchange, vhost),
+        RouteError::Internal => Exception::soft(
+            SoftCode::ACCESS_REFUSED,
+            format!(
+                "cannot publish to internal {}",
+                errors::exchange_name(&a.exchange, vhost)
+            ),
+        ),
+    }
+}

@@ -1,0 +1,73 @@
+//! What a session is told by the server.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Limits and identity, from the configuration.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    /// Proposed `channel_max`; zero: no limit.
+    pub channel_max: u16,
+    /// Proposed `frame_max`; zero: no limit.
+    pub frame_max: u32,
+    /// Proposed heartbeat in seconds; zero: none.
+    pub heartbeat: u16,
+    /// A handshake that takes longer ends the connection, milliseconds.
+    pub handshake_timeout_ms: u64,
+    /// Largest body, bytes.
+    pub max_message_bytes: u64,
+    /// Consumers per channel; zero: no limit.
+    pub consumers_per_channel: u32,
+    /// Output waiting to be written above which frames of this connection are not processed, bytes.
+    pub output_bytes_max: usize,
+    /// `product` in the server properties.
+    pub product: String,
+    /// `version` in the server properties.
+    pub version: String,
+    /// `cluster_name` in the server properties.
+    pub cluster_name: String,
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        SessionSettings {
+            channel_max: 2047,
+            frame_max: 131_072,
+            heartbeat: 60,
+            handshake_timeout_ms: 10_000,
+            max_message_bytes: 16 << 20,
+            consumers_per_channel: 0,
+            output_bytes_max: 4 << 20,
+            product: "RabbitMQ".into(),
+            version: "4.3.0".into(),
+            cluster_name: "leveret".into(),
+        }
+    }
+}
+
+/// Who wants to log in, and from where.
+#[derive(Clone, Copy, Debug)]
+pub struct Login<'a> {
+    /// User name.
+    pub user: &'a str,
+    /// Password; `None` where a certificate proved the name.
+    pub password: Option<&'a [u8]>,
+    /// The peer's address, if there is one.
+    pub peer: Option<SocketAddr>,
+}
+
+/// Why a login was refused, for the server's own log; the client is not told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refused(pub String);
+
+/// Checks logins. Hashing and policy are the server's business.
+pub trait Authenticator: Send + Sync {
+    /// Checks a login.
+    ///
+    /// # Errors
+    /// [`Refused`] with the reason.
+    fn authenticate(&self, login: &Login<'_>) -> Result<(), Refused>;
+}
+
+/// A shared authenticator.
+pub type SharedAuthenticator = Arc<dyn Authenticator>;

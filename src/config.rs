@@ -1,0 +1,479 @@
+//! The configuration: typed, parsed once.
+//!
+//! Later sources win: defaults, the TOML file, `LEVERET_<SECTION>_<KEY>` in the environment, the command
+//! line. What is unknown or does not fit is refused, with the place and what would be right.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A size in bytes: a number, or text such as `"64MiB"` or `"50MB"`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Size(pub u64);
+
+impl Size {
+    /// Reads `"64MiB"`, `"50MB"`, `"1234"`.
+    pub fn parse(text: &str) -> Option<Size> {
+        let text = text.trim();
+        let end = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let number: u64 = text[..end].parse().ok()?;
+        let unit = match text[end..].trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "k" | "kib" => 1 << 10,
+            "m" | "mib" => 1 << 20,
+            "g" | "gib" => 1 << 30,
+            _ => return None,
+        };
+        number.checked_mul(unit).map(Size)
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0.to_string())
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Raw {
+            Number(u64),
+            Text(String),
+        }
+        let right = "a size in bytes, such as 1048576, \"64MiB\" or \"50MB\"";
+        match Raw::deserialize(d)
+            .map_err(|_| serde::de::Error::custom(format!("expected {right}")))?
+        {
+            Raw::Number(n) => Ok(Size(n)),
+            Raw::Text(t) => Size::parse(&t)
+                .ok_or_else(|| serde::de::Error::custom(format!("'{t}': expected {right}"))),
+        }
+    }
+}
+
+/// What "durable" means, in the file's words.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Confirms wait for fdatasync.
+    #[default]
+    Fsync,
+    /// Confirms wait for write.
+    Write,
+}
+
+/// Whether clients show certificates.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// They are not asked.
+    #[default]
+    None,
+    /// They may; what they show must be valid.
+    Optional,
+    /// They must.
+    Required,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $kind),* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $($field: $default),* }
+            }
+        }
+    };
+}
+
+section! {
+    /// Everything.
+    Config {
+        /// Folder for all data; empty: see [`Config::data_dir`].
+        data_dir: String = String::new(),
+        /// A definitions file in RabbitMQ's format, applied at each start; empty: none.
+        load_definitions: String = String::new(),
+        /// Threads that serve connections; zero: one per core.
+        worker_threads: usize = 0,
+        /// Where to listen.
+        listeners: Listeners = Listeners::default(),
+        /// What a new broker starts with.
+        defaults: Defaults = Defaults::default(),
+        /// Certificates.
+        tls: Tls = Tls::default(),
+        /// What clients are told and held to.
+        protocol: Protocol = Protocol::default(),
+        /// Buffers of one connection, and of the log.
+        limits: Limits = Limits::default(),
+        /// Memory.
+        memory: Memory = Memory::default(),
+        /// Disk.
+        disk: Disk = Disk::default(),
+        /// The message log.
+        storage: Storage = Storage::default(),
+        /// Log lines.
+        log: Log = Log::default(),
+    }
+}
+
+section! {
+    /// `[listeners]`
+    Listeners {
+        /// Plain AMQP. Loopback, so that nothing is exposed by accident.
+        amqp: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 5672))],
+        /// AMQP over TLS; needs `[tls]`.
+        amqps: Vec<SocketAddr> = Vec::new(),
+        /// Prometheus metrics.
+        prometheus: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 15692))],
+    }
+}
+
+section! {
+    /// `[defaults]`
+    Defaults {
+        /// The user of an empty broker.
+        user: String = "guest".into(),
+        /// Its password.
+        pass: String = "guest".into(),
+        /// The vhost of an empty broker.
+        vhost: String = "/".into(),
+        /// Users that may log in from this machine only.
+        loopback_users: Vec<String> = vec!["guest".into()],
+    }
+}
+
+section! {
+    /// `[tls]`
+    Tls {
+        /// Certificate chain, PEM; empty: no TLS.
+        cert: String = String::new(),
+        /// Private key, PEM.
+        key: String = String::new(),
+        /// Authorities that client certificates are checked against, PEM.
+        client_ca: String = String::new(),
+        /// Whether clients show certificates.
+        client_auth: ClientAuth = ClientAuth::None,
+    }
+}
+
+section! {
+    /// `[protocol]`
+    Protocol {
+        /// Proposed heartbeat in seconds; zero: none.
+        heartbeat_s: u16 = 60,
+        /// Largest frame in bytes; zero: no limit.
+        frame_max: u32 = 131_072,
+        /// Channels per connection; zero: no limit.
+        channel_max: u16 = 2047,
+        /// Milliseconds for TLS and AMQP handshake together.
+        handshake_timeout_ms: u64 = 10_000,
+        /// Milliseconds a write may make no progress before the connection is given up.
+        write_timeout_ms: u64 = 30_000,
+        /// Largest message body.
+        max_message_bytes: Size = Size(16 << 20),
+        /// Connections that have not logged in yet; more are refused.
+        max_unauthenticated_connections: usize = 1024,
+        /// Connections in all; zero: no limit but the system's.
+        max_connections: usize = 0,
+        /// Consumers per channel; zero: no limit.
+        consumers_per_channel: u32 = 0,
+        /// `product` that clients are told; some clients behave by it.
+        product: String = "RabbitMQ".into(),
+        /// `version` that clients are told.
+        version: String = "4.3.0".into(),
+        /// `cluster_name` that clients are told.
+        cluster_name: String = "leveret".into(),
+    }
+}
+
+section! {
+    /// `[limits]`
+    Limits {
+        /// Deliveries that wait to be written, per connection.
+        inbox_deliveries: u32 = 512,
+        /// Their bodies.
+        inbox_bytes: Size = Size(1 << 20),
+        /// Bytes waiting to be written to a peer above which nothing more is read from it.
+        output_bytes_max: Size = Size(4 << 20),
+        /// Bytes waiting for the disk above which publishers are not read from.
+        log_backlog_bytes: Size = Size(64 << 20),
+    }
+}
+
+section! {
+    /// `[memory]`
+    Memory {
+        /// Message bodies held in memory; what exceeds it lives on disk.
+        body_budget_bytes: Size = Size(64 << 20),
+        /// Part of the machine's memory above which publishers are held back.
+        high_watermark_relative: f64 = 0.6,
+        /// The same in bytes; wins if it is not zero.
+        high_watermark_bytes: Size = Size(0),
+    }
+}
+
+section! {
+    /// `[disk]`
+    Disk {
+        /// Free space below which publishers are held back.
+        free_limit_bytes: Size = Size(50_000_000),
+    }
+}
+
+section! {
+    /// `[storage]`
+    Storage {
+        /// Size of a segment of the log.
+        segment_bytes: Size = Size(64 << 20),
+        /// What a confirm means.
+        durability: Durability = Durability::Fsync,
+    }
+}
+
+section! {
+    /// `[log]`
+    Log {
+        /// `error`, `warn`, `info`, `debug`, or a filter as tracing-subscriber takes it.
+        level: String = "info".into(),
+        /// `human` or `json`.
+        format: LogFormat = LogFormat::Human,
+    }
+}
+
+/// Why the configuration does not do.
+#[derive(Debug)]
+pub struct ConfigError(pub String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Prefix of variables in the environment.
+const PREFIX: &str = "LEVERET_";
+
+impl Config {
+    /// Reads the file, if one is given, and the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file and line, or the variable.
+    pub fn load(
+        file: Option<&std::path::Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigError> {
+        let mut table = toml::Table::new();
+        if let Some(path) = file {
+            let shown = path.display();
+            let text =
+                std::fs::read_to_string(path).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
+            // Checked here for the sake of the line numbers.
+            toml::from_str::<Config>(&text).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
+            table = toml::from_str(&text).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
+        }
+        let defaults =
+            toml::Table::try_from(Config::default()).map_err(|e| ConfigError(e.to_string()))?;
+        let known = leaves(&defaults);
+        for (name, text) in
+            environment.filter(|(name, _)| name.starts_with(PREFIX) && name != "LEVERET_CONFIG")
+        {
+            let leaf = known.iter().find(|(path, _)| variable(path) == name);
+            let Some((path, default)) = leaf else {
+                let names: Vec<String> = known.iter().map(|(path, _)| variable(path)).collect();
+                return Err(ConfigError(format!(
+                    "{name}: no such setting; there are {}",
+                    names.join(", ")
+                )));
+            };
+            let value = typed(&text, default).ok_or_else(|| {
+                ConfigError(format!("{name}: '{text}' is not {}", default.type_str()))
+            })?;
+            set(&mut table, path, value);
+            table
+                .clone()
+                .try_into::<Config>()
+                .map_err(|e| ConfigError(format!("{name}: {}", e.message())))?;
+        }
+        table
+            .try_into()
+            .map_err(|e: toml::de::Error| ConfigError(e.message().to_string()))
+    }
+
+    /// The folder for all data: as configured, or one of its own for this user.
+    pub fn data_dir(&self) -> PathBuf {
+        if !self.data_dir.is_empty() {
+            return PathBuf::from(&self.data_dir);
+        }
+        if rustix::process::geteuid().is_root() {
+            return PathBuf::from("/var/lib/leveret");
+        }
+        let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+        let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".local/state"));
+        state.or_else(home).unwrap_or_default().join("leveret")
+    }
+}
+
+/// All settings with their paths and defaults.
+fn leaves(table: &toml::Table) -> Vec<(Vec<String>, toml::Value)> {
+    let mut out = Vec::new();
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) => {
+                out.extend(leaves(inner).into_iter().map(|(mut path, v)| {
+                    path.insert(0, key.clone());
+                    (path, v)
+                }));
+            }
+            leaf => out.push((vec![key.clone()], leaf.clone())),
+        }
+    }
+    out
+}
+
+fn variable(path: &[String]) -> String {
+    format!("{PREFIX}{}", path.join("_").to_uppercase())
+}
+
+/// Reads text as the type that the default has.
+fn typed(text: &str, default: &toml::Value) -> Option<toml::Value> {
+    Some(match default {
+        toml::Value::Integer(_) => toml::Value::Integer(text.parse().ok()?),
+        toml::Value::Float(_) => toml::Value::Float(text.parse().ok()?),
+        toml::Value::Boolean(_) => toml::Value::Boolean(text.parse().ok()?),
+        toml::Value::Array(_) => {
+            let items = text.split(',').map(str::trim).filter(|t| !t.is_empty());
+            toml::Value::Array(items.map(|t| toml::Value::String(t.into())).collect())
+        }
+        _ => toml::Value::String(text.into()),
+    })
+}
+
+fn set(table: &mut toml::Table, path: &[String], value: toml::Value) {
+    match path {
+        [] => {}
+        [key] => drop(table.insert(key.clone(), value)),
+        [section, rest @ ..] => {
+            let inner = table
+                .entry(section.clone())
+                .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            if let toml::Value::Table(inner) = inner {
+                set(inner, rest, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(text.as_bytes()).expect("written");
+        let environment = environment
+            .iter()
+            .map(|(a, b)| (a.to_string(), b.to_string()));
+        Config::load(Some(file.path()), environment)
+    }
+
+    #[test]
+    fn the_shipped_file_says_what_the_defaults_are() {
+        let shipped = include_str!("../config/leveret.toml");
+        // Every setting is there, commented out with its default.
+        let uncommented: String = shipped
+            .lines()
+            .filter_map(|l| {
+                l.strip_prefix('#')
+                    .map(|l| if l.starts_with(' ') { "" } else { l })
+                    .or(Some(l))
+            })
+            .map(|l| format!("{l}\n"))
+            .collect();
+        let config: Config = toml::from_str(&uncommented).expect("valid");
+        assert_eq!(config, Config::default());
+        let defaults = toml::Table::try_from(Config::default()).expect("a table");
+        for (path, _) in leaves(&defaults) {
+            let key = path.last().expect("a key");
+            assert!(
+                uncommented.contains(&format!("\n{key} = ")),
+                "{key} is missing in config/leveret.toml"
+            );
+        }
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let c = load(
+            "[protocol]\nheartbeat_s = 5\n[memory]\nbody_budget_bytes = \"1MiB\"\n",
+            &[],
+        )
+        .expect("fine");
+        assert_eq!(
+            (c.protocol.heartbeat_s, c.memory.body_budget_bytes),
+            (5, Size(1 << 20))
+        );
+        let env = [
+            ("LEVERET_PROTOCOL_HEARTBEAT_S", "7"),
+            ("LEVERET_LISTENERS_AMQP", "0.0.0.0:1, [::]:2"),
+        ];
+        let c = load("[protocol]\nheartbeat_s = 5\n", &env).expect("fine");
+        assert_eq!((c.protocol.heartbeat_s, c.listeners.amqp.len()), (7, 2));
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_place() {
+        let e = load("[protocol]\nhartbeat = 5\n", &[])
+            .expect_err("unknown")
+            .to_string();
+        assert!(
+            e.contains("line 2") && e.contains("hartbeat") && e.contains("heartbeat_s"),
+            "{e}"
+        );
+        let e = load("[memory]\nbody_budget_bytes = \"lots\"\n", &[])
+            .expect_err("no size")
+            .to_string();
+        assert!(e.contains("line 2") && e.contains("64MiB"), "{e}");
+        let e = load("", &[("LEVERET_NONSENSE", "1")])
+            .expect_err("unknown")
+            .to_string();
+        assert!(
+            e.contains("LEVERET_NONSENSE") && e.contains("LEVERET_DATA_DIR"),
+            "{e}"
+        );
+        let e = load("", &[("LEVERET_PROTOCOL_FRAME_MAX", "big")])
+            .expect_err("no number")
+            .to_string();
+        assert!(
+            e.contains("LEVERET_PROTOCOL_FRAME_MAX: 'big' is not integer"),
+            "{e}"
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! Password hashes in RabbitMQ's formats: base64 of a four-byte salt and the hash of salt and
+//! password.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256, Sha512};
+
+/// The default algorithm.
+pub const SHA256: &str = "rabbit_password_hashing_sha256";
+
+/// The other one.
+pub const SHA512: &str = "rabbit_password_hashing_sha512";
+
+/// Bytes of salt.
+const SALT_BYTES: usize = 4;
+
+fn digest(algorithm: &str, salt: &[u8], password: &[u8]) -> Option<Vec<u8>> {
+    match algorithm {
+        SHA256 => Some(
+            Sha256::new()
+                .chain_update(salt)
+                .chain_update(password)
+                .finalize()
+                .to_vec(),
+        ),
+        SHA512 => Some(
+            Sha512::new()
+                .chain_update(salt)
+                .chain_update(password)
+                .finalize()
+                .to_vec(),
+        ),
+        _ => None,
+    }
+}
+
+/// Whether we can check hashes of this algorithm.
+pub fn is_supported(algorithm: &str) -> bool {
+    matches!(algorithm, SHA256 | SHA512)
+}
+
+/// Hashes a password with SHA-256 and a fresh salt.
+pub fn hash(password: &[u8]) -> String {
+    let mut salt = [0u8; SALT_BYTES];
+    getrandom::fill(&mut salt).expect("the system has randomness");
+    let mut out = salt.to_vec();
+    out.extend(digest(SHA256, &salt, password).unwrap_or_default());
+    STANDARD.encode(out)
+}
+
+/// Whether the password fits the hash, compared in constant time. An empty or malformed hash fits no
+/// password.
+pub fn verify(password: &[u8], stored: &str, algorithm: &str) -> bool {
+    let Ok(stored) = STANDARD.decode(stored) else {
+        return false;
+    };
+    let Some((salt, hash)) = stored.split_at_checked(SALT_BYTES) else {
+        return false;
+    };
+    let Some(computed) = digest(algorithm, salt, password) else {
+        return false;
+    };
+    computed.len() == hash.len()
+        && computed
+            .iter()
+            .zip(hash)
+            .fold(0, |diff, (a, b)| diff | (a ^ b))
+            == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_fits_its_password_only() {
+        let stored = hash(b"secret");
+        assert!(verify(b"secret", &stored, SHA256));
+        assert!(!verify(b"Secret", &stored, SHA256));
+        assert!(!verify(b"secret", &stored, SHA512));
+        assert!(!verify(b"", "", SHA256));
+    }
+
+    #[test]
+    fn rabbitmqs_own_example_is_understood() {
+        // From RabbitMQ's documentation of credentials: the password is "test12".
+        assert!(verify(
+            b"test12",
+            "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR",
+            SHA256
+        ));
+    }
+}

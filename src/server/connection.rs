@@ -1,0 +1,282 @@
+//! The connection task: read, feed the machine, write.
+//!
+//! One task owns the socket and everything of the connection. Reads and writes are polled together;
+//! a full output stops reading, never the other way round.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::Instant;
+
+use super::Shared;
+use super::inbox::{Contents, Inbox};
+use crate::amqp::connection::{Connection, Parts};
+use crate::broker::outlet::Outlet;
+use crate::broker::ports::Bell;
+use crate::clock;
+
+/// The read buffer of a connection that has little to say.
+const READ_BYTES_MIN: usize = 4 * 1024;
+
+/// The read buffer of a connection under load. A frame that is larger makes it grow as the frame
+/// arrives.
+const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// Output that is written before more deliveries are taken from the inbox.
+const WRITE_AT_BYTES: usize = 256 * 1024;
+
+/// An output buffer larger than this is given back once it is empty.
+const KEEP_OUTPUT_BYTES: usize = 512 * 1024;
+
+/// How long a deadline lies ahead when there is none.
+const FAR: Duration = Duration::from_secs(3600);
+
+/// How long the last bytes may take to leave.
+const LINGER: Duration = Duration::from_secs(3);
+
+struct Task<S> {
+    machine: Connection,
+    inbox: Arc<Inbox>,
+    shared: Arc<Shared>,
+    reader: ReadHalf<S>,
+    writer: WriteHalf<S>,
+    input: BytesMut,
+    /// Bytes of input needed before the machine can go on.
+    needed: usize,
+    read_bytes: usize,
+    contents: Contents,
+    /// Unix milliseconds since which output waits without progress.
+    stuck_since: Option<u64>,
+    alarm_version: u64,
+    authenticated: bool,
+    closing_for: bool,
+}
+
+/// Why a connection ended.
+enum End {
+    /// The peer closed, or the machine is done.
+    Over,
+    /// The socket failed.
+    Io(std::io::Error),
+    /// The peer does not read.
+    WriteTimeout,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve<S>(stream: S, peer: Option<SocketAddr>, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let limits = &shared.config.limits;
+    let inbox = Inbox::new(limits.inbox_deliveries, limits.inbox_bytes.0);
+    let outlet: Arc<dyn Outlet> = inbox.clone();
+    let bell: Arc<dyn Bell> = inbox.clone();
+    let parts = Parts {
+        broker: shared.broker.clone(),
+        settings: shared.session.clone(),
+        authenticator: shared.authenticator.clone(),
+        outlet,
+        bell,
+        address: peer,
+    };
+    let machine = Connection::new(parts, clock::now());
+    let key = shared.register(&inbox);
+    let (reader, writer) = tokio::io::split(stream);
+    let mut task = Task {
+        machine,
+        inbox,
+        reader,
+        writer,
+        input: BytesMut::new(),
+        needed: 1,
+        read_bytes: READ_BYTES_MIN,
+        contents: Contents::default(),
+        stuck_since: None,
+        alarm_version: 0,
+        authenticated: false,
+        closing_for: false,
+        shared: shared.clone(),
+    };
+    let end = task.run().await;
+    shared.unregister(key);
+    task.finish(end).await;
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
+    async fn run(&mut self) -> End {
+        let timer = tokio::time::sleep(FAR);
+        tokio::pin!(timer);
+        let mut armed = None;
+        loop {
+            self.step();
+            if self.machine.is_over() && self.machine.output.is_empty() {
+                return End::Over;
+            }
+            let reading = self.wants_input();
+            self.machine.set_paused(!reading, clock::now());
+            let writing = !self.machine.output.is_empty();
+            let deadline = self.deadline();
+            if deadline != armed {
+                armed = deadline;
+                timer
+                    .as_mut()
+                    .reset(Instant::now() + deadline.map_or(FAR, clock::until));
+            }
+            if reading {
+                self.make_room();
+            }
+            let inbox = &self.inbox;
+            tokio::select! {
+                biased;
+                written = self.writer.write(&self.machine.output), if writing => match written {
+                    Ok(0) => return End::Over,
+                    Ok(n) => self.wrote(n),
+                    Err(e) => return End::Io(e),
+                },
+                read = self.reader.read_buf(&mut self.input), if reading => match read {
+                    Ok(0) => return End::Over,
+                    Ok(n) => self.adapt(n),
+                    Err(e) => return End::Io(e),
+                },
+                () = inbox.rung() => {}
+                () = &mut timer => {
+                    armed = None;
+                    let now = clock::now();
+                    let timeout = self.shared.config.protocol.write_timeout_ms;
+                    if self.stuck_since.is_some_and(|since| since + timeout <= now) {
+                        return End::WriteTimeout;
+                    }
+                    self.machine.tick(now);
+                }
+            }
+        }
+    }
+
+    /// Does what can be done without waiting.
+    fn step(&mut self) {
+        let now = clock::now();
+        if self.inbox.take_ring() {
+            self.machine.progress(now);
+            let alarm = self.shared.alarm_version();
+            if alarm != self.alarm_version {
+                self.alarm_version = alarm;
+                self.machine.set_alarm(self.shared.alarm().as_deref());
+            }
+            if !self.closing_for
+                && let Some(reason) = self.shared.closing_reason()
+            {
+                self.closing_for = true;
+                self.machine.force_close(&reason, now);
+            }
+        }
+        if self.input.len() >= self.needed && self.machine.wants_input() {
+            let received = self.machine.receive(&self.input, now);
+            self.input.advance(received.consumed);
+            self.needed = received.needed.max(1);
+            if self.input.is_empty() && self.input.capacity() > READ_BYTES_MAX {
+                self.input = BytesMut::new();
+            }
+            if !self.authenticated && self.machine.is_running() {
+                self.authenticated = true;
+                self.shared.authenticated();
+            }
+        }
+        if self.machine.output.len() < WRITE_AT_BYTES {
+            self.take_inbox(now);
+        }
+        if self.machine.output.is_empty() {
+            self.stuck_since = None;
+        } else {
+            self.stuck_since.get_or_insert(now);
+        }
+    }
+
+    fn take_inbox(&mut self, now: u64) {
+        self.inbox.take(&mut self.contents);
+        if !self.contents.deliveries.is_empty() {
+            self.machine.deliver(&mut self.contents.deliveries, now);
+        }
+        for notice in self.contents.notices.drain(..) {
+            self.machine.notice(notice, now);
+        }
+        let mut stalled = std::mem::take(&mut self.contents.stalled);
+        for (queue, consumer) in stalled.drain(..) {
+            if let Some(queue) = queue.upgrade() {
+                self.machine.resume(&queue, consumer, now);
+            }
+        }
+        self.contents.clear();
+        self.contents.stalled = stalled;
+    }
+
+    fn wants_input(&self) -> bool {
+        let backlog = self.shared.broker.log().backlog_bytes();
+        self.machine.wants_input() && backlog < self.shared.config.limits.log_backlog_bytes.0
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        let stuck = self
+            .stuck_since
+            .map(|since| since + self.shared.config.protocol.write_timeout_ms);
+        match (self.machine.next_deadline(), stuck) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    fn make_room(&mut self) {
+        // Never on the peer's word: a large frame grows the buffer as it arrives.
+        let wanted = self.read_bytes.max(self.input.len().min(READ_BYTES_MAX));
+        if self.input.capacity() - self.input.len() < wanted / 2 {
+            self.input.reserve(wanted);
+        }
+    }
+
+    /// Doubles the read buffer while it is filled, halves it while it is not.
+    fn adapt(&mut self, n: usize) {
+        if n >= self.read_bytes {
+            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+        } else if n < self.read_bytes / 4 {
+            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
+        }
+    }
+
+    fn wrote(&mut self, n: usize) {
+        let now = clock::now();
+        self.machine.wrote(n, now);
+        self.stuck_since = (!self.machine.output.is_empty()).then_some(now);
+        if self.machine.output.is_empty() && self.machine.output.capacity() > KEEP_OUTPUT_BYTES {
+            self.machine.output = BytesMut::new();
+        }
+    }
+
+    async fn finish(mut self, end: End) {
+        if !self.authenticated {
+            self.shared.authenticated();
+        }
+        let now = clock::now();
+        self.inbox.take(&mut self.contents);
+        self.machine
+            .lost(std::mem::take(&mut self.contents.deliveries), now);
+        let peer = self.machine.peer.clone();
+        match (&end, self.machine.reason()) {
+            (End::WriteTimeout, _) => {
+                tracing::warn!(peer = ?peer.address, user = peer.user, "connection closed: the peer does not read")
+            }
+            (End::Io(e), _) => tracing::debug!(peer = ?peer.address, "connection lost: {e}"),
+            (End::Over, Some(reason)) => {
+                tracing::warn!(peer = ?peer.address, user = peer.user, name = peer.name, "connection closed: {reason}")
+            }
+            (End::Over, None) => {
+                tracing::debug!(peer = ?peer.address, user = peer.user, "connection closed")
+            }
+        }
+        if !matches!(end, End::Io(_)) {
+            // What the peer still sends is not waited for; what we said last should arrive.
+            let _ = tokio::time::timeout(LINGER, self.writer.shutdown()).await;
+        }
+    }
+}

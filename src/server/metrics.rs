@@ -1,0 +1,427 @@
+//! Prometheus metrics, with RabbitMQ's names, and what the system says about this process.
+//!
+//! Nothing is counted here: before each scrape the counters of the sessions and the gauges of the
+//! queues are read. Handles are registered once.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::amqp;
+use crate::clock;
+use crate::config::Config;
+use crate::storage::SegmentedLog;
+
+/// Content type of the text format.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Resident memory of this process in bytes.
+pub(super) fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+/// Free bytes on the disk of the data folder.
+pub(super) fn disk_free(dir: &Path) -> u64 {
+    rustix::fs::statvfs(dir).map_or(u64::MAX, |s| s.f_bavail * s.f_frsize)
+}
+
+/// Resident memory above which publishers are held back.
+pub(super) fn memory_limit(config: &Config) -> u64 {
+    let m = &config.memory;
+    if m.high_watermark_bytes.0 != 0 {
+        return m.high_watermark_bytes.0;
+    }
+    let total = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|l| l.starts_with("MemTotal:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        });
+    total.map_or(u64::MAX, |kib| {
+        (kib as f64 * 1024.0 * m.high_watermark_relative) as u64
+    })
+}
+
+fn open_files() -> u64 {
+    std::fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count() as u64)
+}
+
+/// A counter that is read from the broker's totals.
+struct Total {
+    handle: Counter,
+    read: fn(&crate::broker::totals::Totals) -> &AtomicU64,
+}
+
+/// All metrics. See the module.
+pub(super) struct Metrics {
+    shared: Arc<Shared>,
+    log: Arc<SegmentedLog>,
+    exporter: PrometheusHandle,
+    totals: Vec<Total>,
+    gauges: Gauges,
+    started: u64,
+}
+
+struct Gauges {
+    connections: Gauge,
+    channels: Gauge,
+    queues: Gauge,
+    consumers: Gauge,
+    global_consumers: Gauge,
+    ready: Gauge,
+    unacked: Gauge,
+    messages: Gauge,
+    memory: Gauge,
+    memory_limit: Gauge,
+    disk: Gauge,
+    disk_limit: Gauge,
+    open_files: Gauge,
+    max_files: Gauge,
+    uptime: Gauge,
+    log_segments: Gauge,
+    log_bytes: Gauge,
+    log_syncs: Counter,
+    memory_alarm: Gauge,
+    disk_alarm: Gauge,
+}
+
+const METADATA: Metadata<'static> = Metadata::new("leveret", Level::INFO, None);
+
+fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
+    let labels: Vec<Label> = labels
+        .iter()
+        .map(|(k, v)| Label::new(*k, v.to_string()))
+        .collect();
+    Key::from_parts(name, labels)
+}
+
+fn counter(
+    r: &PrometheusRecorder,
+    name: &'static str,
+    labels: &[(&'static str, &str)],
+    help: &'static str,
+) -> Counter {
+    r.describe_counter(KeyName::from(name), None, help.into());
+    r.register_counter(&key(name, labels), &METADATA)
+}
+
+fn gauge(
+    r: &PrometheusRecorder,
+    name: &'static str,
+    labels: &[(&'static str, &str)],
+    help: &'static str,
+) -> Gauge {
+    r.describe_gauge(KeyName::from(name), None, help.into());
+    r.register_gauge(&key(name, labels), &METADATA)
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub(super) fn new(shared: Arc<Shared>, log: Arc<SegmentedLog>) -> Result<Metrics, String> {
+        let r = PrometheusBuilder::new().build_recorder();
+        let amqp = [("protocol", "amqp091")];
+        let queue = [
+            ("protocol", "amqp091"),
+            ("queue_type", "rabbit_classic_queue"),
+        ];
+        let mut totals = Vec::new();
+        macro_rules! total {
+            ($name:literal, $labels:expr, $field:ident, $help:literal) => {
+                totals.push(Total {
+                    handle: counter(&r, $name, $labels, $help),
+                    read: |t| &t.$field,
+                });
+            };
+        }
+        total!(
+            "rabbitmq_connections_opened_total",
+            &[],
+            connections_opened,
+            "Connections opened"
+        );
+        total!(
+            "rabbitmq_connections_closed_total",
+            &[],
+            connections_closed,
+            "Connections closed"
+        );
+        total!(
+            "rabbitmq_channels_opened_total",
+            &[],
+            channels_opened,
+            "Channels opened"
+        );
+        total!(
+            "rabbitmq_channels_closed_total",
+            &[],
+            channels_closed,
+            "Channels closed"
+        );
+        total!(
+            "rabbitmq_queues_declared_total",
+            &[],
+            queues_declared,
+            "Queues declared"
+        );
+        total!(
+            "rabbitmq_queues_created_total",
+            &[],
+            queues_created,
+            "Queues created"
+        );
+        total!(
+            "rabbitmq_queues_deleted_total",
+            &[],
+            queues_deleted,
+            "Queues deleted"
+        );
+        total!(
+            "rabbitmq_global_messages_received_total",
+            &amqp,
+            received,
+            "Messages received from publishers"
+        );
+        total!(
+            "rabbitmq_global_messages_received_confirm_total",
+            &amqp,
+            received_confirm,
+            "Messages received from publishers using confirms"
+        );
+        total!(
+            "rabbitmq_global_messages_confirmed_total",
+            &amqp,
+            confirmed,
+            "Messages confirmed to publishers"
+        );
+        total!(
+            "rabbitmq_global_messages_routed_total",
+            &amqp,
+            routed,
+            "Messages routed to queues"
+        );
+        total!(
+            "rabbitmq_global_messages_unroutable_dropped_total",
+            &amqp,
+            unroutable_dropped,
+            "Unroutable messages dropped"
+        );
+        total!(
+            "rabbitmq_global_messages_unroutable_returned_total",
+            &amqp,
+            unroutable_returned,
+            "Unroutable messages returned to publishers"
+        );
+        total!(
+            "rabbitmq_global_messages_delivered_consume_auto_ack_total",
+            &queue,
+            delivered_auto_ack,
+            "Messages delivered to consumers without acknowledgement"
+        );
+        total!(
+            "rabbitmq_global_messages_delivered_consume_manual_ack_total",
+            &queue,
+            delivered_manual_ack,
+            "Messages delivered to consumers with acknowledgement"
+        );
+        total!(
+            "rabbitmq_global_messages_delivered_get_auto_ack_total",
+            &queue,
+            get_auto_ack,
+            "Messages got without acknowledgement"
+        );
+        total!(
+            "rabbitmq_global_messages_delivered_get_manual_ack_total",
+            &queue,
+            get_manual_ack,
+            "Messages got with acknowledgement"
+        );
+        total!(
+            "rabbitmq_global_messages_get_empty_total",
+            &queue,
+            get_empty,
+            "basic.get on empty queues"
+        );
+        total!(
+            "rabbitmq_global_messages_redelivered_total",
+            &queue,
+            redelivered,
+            "Messages redelivered"
+        );
+        total!(
+            "rabbitmq_global_messages_acknowledged_total",
+            &queue,
+            acknowledged,
+            "Messages acknowledged"
+        );
+        let p = &shared.config.protocol;
+        let identity = [
+            ("rabbitmq_node", "rabbit@localhost"),
+            ("rabbitmq_cluster", p.cluster_name.as_str()),
+            ("rabbitmq_cluster_permanent_id", p.cluster_name.as_str()),
+            ("rabbitmq_endpoint", "aggregated"),
+        ];
+        gauge(
+            &r,
+            "rabbitmq_identity_info",
+            &identity,
+            "RabbitMQ node and cluster identity",
+        )
+        .set(1.0);
+        let build = [
+            ("rabbitmq_version", p.version.as_str()),
+            ("prometheus_plugin_version", p.version.as_str()),
+            ("prometheus_client_version", amqp::VERSION),
+            ("erlang_version", "0"),
+            ("product_name", "Leveret"),
+            ("product_version", amqp::VERSION),
+        ];
+        gauge(&r, "rabbitmq_build_info", &build, "Version of the broker").set(1.0);
+        let g = |name, help| gauge(&r, name, &[], help);
+        let gauges = Gauges {
+            connections: g("rabbitmq_connections", "Connections currently open"),
+            channels: g("rabbitmq_channels", "Channels currently open"),
+            queues: g("rabbitmq_queues", "Queues available"),
+            consumers: g("rabbitmq_consumers", "Consumers currently connected"),
+            global_consumers: gauge(&r, "rabbitmq_global_consumers", &amqp, "Consumers"),
+            ready: g(
+                "rabbitmq_queue_messages_ready",
+                "Messages ready to be delivered to consumers",
+            ),
+            unacked: g(
+                "rabbitmq_queue_messages_unacked",
+                "Messages delivered to consumers but not yet acknowledged",
+            ),
+            messages: g(
+                "rabbitmq_queue_messages",
+                "Sum of ready and unacknowledged messages",
+            ),
+            memory: g(
+                "rabbitmq_process_resident_memory_bytes",
+                "Memory used in bytes",
+            ),
+            memory_limit: g(
+                "rabbitmq_resident_memory_limit_bytes",
+                "Memory high watermark in bytes",
+            ),
+            disk: g(
+                "rabbitmq_disk_space_available_bytes",
+                "Disk space available in bytes",
+            ),
+            disk_limit: g(
+                "rabbitmq_disk_space_available_limit_bytes",
+                "Free disk space low watermark in bytes",
+            ),
+            open_files: g("rabbitmq_process_open_fds", "Open file descriptors"),
+            max_files: g("rabbitmq_process_max_fds", "Open file descriptors limit"),
+            uptime: g("rabbitmq_erlang_uptime_seconds", "Uptime of the broker"),
+            log_segments: g("leveret_log_segments", "Segments of the message log"),
+            log_bytes: g("leveret_log_bytes", "Bytes in use in the message log"),
+            log_syncs: counter(
+                &r,
+                "leveret_log_syncs_total",
+                &[],
+                "Calls of fdatasync by the message log",
+            ),
+            memory_alarm: g(
+                "rabbitmq_alarms_memory_used_watermark",
+                "1 if the memory alarm holds",
+            ),
+            disk_alarm: g(
+                "rabbitmq_alarms_free_disk_space_watermark",
+                "1 if the disk alarm holds",
+            ),
+        };
+        let exporter = r.handle();
+        // The handles keep their storage; the recorder itself is not needed any more.
+        Ok(Metrics {
+            shared,
+            log,
+            exporter,
+            totals,
+            gauges,
+            started: clock::now(),
+        })
+    }
+
+    /// Reads everything and renders it.
+    pub(super) fn render(&self) -> String {
+        let totals = &self.shared.broker.totals;
+        for t in &self.totals {
+            t.handle.absolute((t.read)(totals).load(Ordering::Relaxed));
+        }
+        let open = |opened: &AtomicU64, closed: &AtomicU64| {
+            let closed = closed.load(Ordering::Relaxed);
+            opened.load(Ordering::Relaxed).saturating_sub(closed) as f64
+        };
+        let g = &self.gauges;
+        g.connections
+            .set(open(&totals.connections_opened, &totals.connections_closed));
+        g.channels
+            .set(open(&totals.channels_opened, &totals.channels_closed));
+        let (mut ready, mut unacked, mut consumers) = (0, 0, 0);
+        let queues = self.shared.broker.all_queues();
+        for queue in &queues {
+            let counts = queue.counts();
+            ready += counts.ready;
+            unacked += counts.unacked;
+            consumers += counts.consumers;
+        }
+        g.queues.set(queues.len() as f64);
+        g.consumers.set(consumers as f64);
+        g.global_consumers.set(consumers as f64);
+        g.ready.set(ready as f64);
+        g.unacked.set(unacked as f64);
+        g.messages.set((ready + unacked) as f64);
+        let config = &self.shared.config;
+        let (memory, memory_limit) = (resident_bytes(), memory_limit(config));
+        let (disk, disk_limit) = (
+            disk_free(&config.data_dir()),
+            config.disk.free_limit_bytes.0,
+        );
+        g.memory.set(memory as f64);
+        g.memory_limit.set(memory_limit as f64);
+        g.disk.set(disk as f64);
+        g.disk_limit.set(disk_limit as f64);
+        g.memory_alarm
+            .set(f64::from(u8::from(memory > memory_limit)));
+        g.disk_alarm.set(f64::from(u8::from(disk < disk_limit)));
+        g.open_files.set(open_files() as f64);
+        let max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        g.max_files.set(max.unwrap_or(0) as f64);
+        g.uptime
+            .set(clock::now().saturating_sub(self.started) as f64 / 1000.0);
+        let log = self.log.stats();
+        g.log_segments.set(log.segments as f64);
+        g.log_bytes.set(log.bytes as f64);
+        g.log_syncs.absolute(log.syncs);
+        self.exporter.render()
+    }
+}
+
+/// Serves `/metrics`.
+pub(super) async fn serve(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let render = move || {
+        let metrics = metrics.clone();
+        async move { ([(CONTENT_TYPE, TEXT_FORMAT)], metrics.render()) }
+    };
+    let app = Router::new().route("/metrics", get(render));
+    axum::serve(listener, app)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+}

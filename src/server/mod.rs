@@ -1,0 +1,432 @@
+//! The shell: listeners, tasks, signals. tokio lives here.
+
+mod auth;
+mod connection;
+mod inbox;
+mod metrics;
+pub mod tls;
+mod workers;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::inbox::Inbox;
+use self::tls::TlsReloader;
+use crate::amqp::settings::{SessionSettings, SharedAuthenticator};
+use crate::broker::Broker;
+use crate::broker::access::User;
+use crate::broker::ports::{Bell, MessageLog};
+use crate::broker::queue::residency;
+use crate::clock;
+use crate::config::{Config, Durability};
+use crate::definitions_file;
+use crate::password;
+use crate::storage::{self, LogOptions, SegmentedLog};
+use crate::sync::Mutex;
+
+/// How often memory, disk and certificates are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long connections may take to close when the server stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait before accepting again when the system has no more file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that wait to be accepted, per listener.
+const BACKLOG: i32 = 1024;
+
+/// Idle time before TCP keepalive asks, and between its questions.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) session: Arc<SessionSettings>,
+    pub(crate) authenticator: SharedAuthenticator,
+    inboxes: Mutex<HashMap<u64, Arc<Inbox>>>,
+    next_key: AtomicU64,
+    unauthenticated: AtomicUsize,
+    alarm: Mutex<Option<String>>,
+    alarm_version: AtomicU64,
+    closing: Mutex<Option<String>>,
+}
+
+impl Shared {
+    fn register(&self, inbox: &Arc<Inbox>) -> u64 {
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        self.inboxes.lock().insert(key, inbox.clone());
+        // It has to hear of an alarm that holds already.
+        inbox.ring();
+        key
+    }
+
+    fn unregister(&self, key: u64) {
+        self.inboxes.lock().remove(&key);
+    }
+
+    fn ring_all(&self) {
+        for inbox in self.inboxes.lock().values() {
+            inbox.ring();
+        }
+    }
+
+    /// A connection is through its handshake, or over.
+    fn authenticated(&self) {
+        self.unauthenticated.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn alarm(&self) -> Option<String> {
+        self.alarm.lock().clone()
+    }
+
+    fn alarm_version(&self) -> u64 {
+        self.alarm_version.load(Ordering::Acquire)
+    }
+
+    fn set_alarm(&self, reason: Option<String>) {
+        let mut alarm = self.alarm.lock();
+        if *alarm == reason {
+            return;
+        }
+        match &reason {
+            Some(reason) => tracing::warn!("resource alarm: {reason}; publishers are held back"),
+            None => tracing::info!("resource alarm is over"),
+        }
+        *alarm = reason;
+        self.alarm_version.fetch_add(1, Ordering::AcqRel);
+        drop(alarm);
+        self.ring_all();
+    }
+
+    fn closing_reason(&self) -> Option<String> {
+        self.closing.lock().clone()
+    }
+}
+
+/// A running server.
+pub struct Server {
+    shared: Arc<Shared>,
+    log: Arc<SegmentedLog>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Where it listens for AMQP.
+    pub amqp: Vec<SocketAddr>,
+    /// Where it listens for AMQP over TLS.
+    pub amqps: Vec<SocketAddr>,
+    /// Where it serves metrics.
+    pub prometheus: Vec<SocketAddr>,
+    tls: Option<Arc<TlsReloader>>,
+}
+
+fn told(what: String) -> impl FnOnce(io::Error) -> io::Error {
+    move |e| io::Error::new(e.kind(), format!("{what}: {e}"))
+}
+
+impl Server {
+    /// Recovers what the data folder has, and starts to listen.
+    ///
+    /// # Errors
+    /// The folder is in use, an address is taken, a certificate or the definitions file does not do.
+    pub async fn start(config: Config) -> io::Result<Server> {
+        residency::set_budget(config.memory.body_budget_bytes.0);
+        let mut options = LogOptions::new(&config.data_dir());
+        options.segment_bytes = u32::try_from(config.storage.segment_bytes.0)
+            .ok()
+            .filter(|n| (1 << 20..=1 << 31).contains(n))
+            .ok_or_else(|| io::Error::other("storage.segment_bytes: expected 1 MiB to 2 GiB"))?;
+        options.durability = match config.storage.durability {
+            Durability::Fsync => storage::Durability::Fsync,
+            Durability::Write => storage::Durability::Write,
+        };
+        let (log, stored) = SegmentedLog::open(options, Arc::new(storage::files::Disk))?;
+        let log = Arc::new(log);
+        let port: Arc<dyn MessageLog> = log.clone();
+        let (broker, skipped) = Broker::new(port, &stored);
+        for (what, why) in skipped {
+            tracing::error!("definition left out: {what}: {why}");
+        }
+        let broker = Arc::new(broker);
+        if !config.load_definitions.is_empty() {
+            definitions_file::load(&broker, config.load_definitions.as_ref())?;
+        }
+        bootstrap(&broker, &config)?;
+        let stop = CancellationToken::new();
+        workers::start(&broker, &stop)?;
+        broker.recover_messages(|known, each| log.recover(known, each), clock::now());
+        let tls = match config.tls.cert.is_empty() {
+            true if !config.listeners.amqps.is_empty() => {
+                return Err(io::Error::other(
+                    "listeners.amqps needs tls.cert and tls.key",
+                ));
+            }
+            true => None,
+            false => Some(Arc::new(TlsReloader::new(&config.tls)?)),
+        };
+        let p = &config.protocol;
+        let session = Arc::new(SessionSettings {
+            channel_max: p.channel_max,
+            frame_max: p.frame_max,
+            heartbeat: p.heartbeat_s,
+            handshake_timeout_ms: p.handshake_timeout_ms,
+            max_message_bytes: p.max_message_bytes.0,
+            consumers_per_channel: p.consumers_per_channel,
+            output_bytes_max: config.limits.output_bytes_max.0 as usize,
+            product: p.product.clone(),
+            version: p.version.clone(),
+            cluster_name: p.cluster_name.clone(),
+        });
+        let authenticator = Arc::new(auth::InternalUsers {
+            broker: broker.clone(),
+            loopback_users: config.defaults.loopback_users.clone(),
+        });
+        let shared = Arc::new(Shared {
+            config,
+            broker,
+            session,
+            authenticator,
+            inboxes: Mutex::new("the list of connections", HashMap::new()),
+            next_key: AtomicU64::new(0),
+            unauthenticated: AtomicUsize::new(0),
+            alarm: Mutex::new("the alarm", None),
+            alarm_version: AtomicU64::new(0),
+            closing: Mutex::new("the reason to close", None),
+        });
+        let mut server = Server {
+            shared,
+            log,
+            tasks: TaskTracker::new(),
+            stop,
+            amqp: Vec::new(),
+            amqps: Vec::new(),
+            prometheus: Vec::new(),
+            tls,
+        };
+        server.listen().await?;
+        Ok(server)
+    }
+
+    async fn listen(&mut self) -> io::Result<()> {
+        let listeners = self.shared.config.listeners.clone();
+        self.watch_once();
+        for address in &listeners.amqp {
+            let listener = bind(*address)?;
+            self.amqp.push(listener.local_addr()?);
+            self.accept(listener, None);
+        }
+        for address in &listeners.amqps {
+            let listener = bind(*address)?;
+            self.amqps.push(listener.local_addr()?);
+            self.accept(listener, self.tls.clone());
+        }
+        if !listeners.prometheus.is_empty() {
+            let metrics = Arc::new(
+                metrics::Metrics::new(self.shared.clone(), self.log.clone())
+                    .map_err(io::Error::other)?,
+            );
+            for address in &listeners.prometheus {
+                let listener = bind(*address)?;
+                self.prometheus.push(listener.local_addr()?);
+                let stop = self.stop.clone();
+                let metrics = metrics.clone();
+                self.tasks.spawn(async move {
+                    if let Err(e) = metrics::serve(listener, metrics, stop).await {
+                        tracing::error!("the metrics listener failed: {e}");
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&self, listener: TcpListener, tls: Option<Arc<TlsReloader>>) {
+        let (shared, tasks, stop) = (self.shared.clone(), self.tasks.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            loop {
+                let accepted = tokio::select! {
+                    () = stop.cancelled() => return,
+                    accepted = listener.accept() => accepted,
+                };
+                match accepted {
+                    Ok((stream, peer)) => accepted_one(stream, peer, &shared, &tasks, tls.as_ref()),
+                    Err(e) => {
+                        tracing::warn!("accepting a connection failed: {e}");
+                        // Out of file descriptors, most likely; some will be given back.
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Looks at memory, disk and certificates.
+    fn watch_once(&self) {
+        let config = &self.shared.config;
+        let memory_limit = metrics::memory_limit(config);
+        let memory = metrics::resident_bytes();
+        let disk = metrics::disk_free(&config.data_dir());
+        let limit = config.disk.free_limit_bytes.0;
+        let disk = if self.log.out_of_space() { 0 } else { disk };
+        self.shared
+            .set_alarm(workers::alarm_reason((memory, memory_limit), (disk, limit)));
+        if let Some(tls) = &self.tls
+            && tls.changed()
+        {
+            tls.reload();
+        }
+    }
+
+    /// Serves until a signal asks to stop, or the log fails. Returns whether all went well.
+    ///
+    /// # Errors
+    /// Signals cannot be received.
+    pub async fn run(self) -> io::Result<bool> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut watch = tokio::time::interval(WATCH_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => {
+                    if let Some(tls) = &self.tls {
+                        tls.changed();
+                        tls.reload();
+                    }
+                }
+                _ = watch.tick() => {
+                    if self.log.failed() {
+                        break;
+                    }
+                    self.watch_once();
+                }
+            }
+        }
+        self.stop().await
+    }
+
+    /// Closes all connections, makes everything durable, and ends.
+    ///
+    /// # Errors
+    /// The log could not be closed.
+    pub async fn stop(self) -> io::Result<bool> {
+        tracing::info!("stopping");
+        let reason = "broker forced connection closure with reason 'shutdown'";
+        *self.shared.closing.lock() = Some(reason.to_string());
+        self.stop.cancel();
+        self.shared.ring_all();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some connections did not close in time");
+        }
+        let mut redelivered = Vec::new();
+        for queue in self.shared.broker.all_queues() {
+            queue.redelivered(|id| redelivered.push((queue.id(), id)));
+        }
+        let log = self.log.clone();
+        let closed = tokio::task::spawn_blocking(move || log.close(&redelivered)).await;
+        match closed {
+            Ok(Ok(())) => {
+                tracing::info!("stopped");
+                Ok(true)
+            }
+            Ok(Err(e)) => {
+                tracing::error!("closing the message log failed: {e}");
+                Ok(false)
+            }
+            Err(e) => Err(io::Error::other(e)),
+        }
+    }
+}
+
+fn accepted_one(
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: &Arc<Shared>,
+    tasks: &TaskTracker,
+    tls: Option<&Arc<TlsReloader>>,
+) {
+    let p = &shared.config.protocol;
+    let full = p.max_connections != 0 && shared.inboxes.lock().len() >= p.max_connections;
+    if full || shared.unauthenticated.load(Ordering::Relaxed) >= p.max_unauthenticated_connections {
+        tracing::warn!(%peer, "connection refused: too many connections");
+        return;
+    }
+    shared.unauthenticated.fetch_add(1, Ordering::Relaxed);
+    let socket = socket2::SockRef::from(&stream);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE);
+    if let Err(e) = socket
+        .set_tcp_nodelay(true)
+        .and_then(|()| socket.set_tcp_keepalive(&keepalive))
+    {
+        tracing::debug!(%peer, "socket options: {e}");
+    }
+    let shared = shared.clone();
+    match tls {
+        None => drop(tasks.spawn(connection::serve(stream, Some(peer), shared))),
+        Some(tls) => {
+            let acceptor = tokio_rustls::TlsAcceptor::from(tls.current());
+            tasks.spawn(async move {
+                let timeout = Duration::from_millis(shared.config.protocol.handshake_timeout_ms);
+                match tokio::time::timeout(timeout, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => connection::serve(stream, Some(peer), shared).await,
+                    Ok(Err(e)) => {
+                        tracing::debug!(%peer, "TLS handshake failed: {e}");
+                        shared.authenticated();
+                    }
+                    Err(_) => shared.authenticated(),
+                }
+            });
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listen = || -> io::Result<TcpListener> {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    listen().map_err(told(format!("cannot listen on {address}")))
+}
+
+/// An empty broker gets its first vhost and user.
+fn bootstrap(broker: &Broker, config: &Config) -> io::Result<()> {
+    let d = &config.defaults;
+    if broker.vhosts().is_empty() {
+        broker.add_vhost(&d.vhost).map_err(io::Error::other)?;
+    }
+    if broker.access().is_empty() {
+        let user = User {
+            name: d.user.clone(),
+            password_hash: password::hash(d.pass.as_bytes()),
+            hashing_algorithm: password::SHA256.into(),
+            tags: vec!["administrator".into()],
+        };
+        broker.put_user(user).map_err(io::Error::other)?;
+        broker
+            .put_permissions(&d.user, &d.vhost, [".*", ".*", ".*"])
+            .map_err(io::Error::other)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! Threads and tasks that serve queues: timers, reading from the log, keeping memory within its
+//! budget.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+use tokio_util::time::DelayQueue;
+
+use crate::broker::Broker;
+use crate::broker::batch::Batch;
+use crate::broker::ports::{LoggedPublish, Records, Scheduler, Target};
+use crate::broker::queue::{Queue, residency};
+use crate::clock;
+
+/// Messages read from the log at once, and about how many bytes.
+const PAGE_IN_MESSAGES: usize = 1024;
+const PAGE_IN_BYTES: u64 = 1 << 20;
+
+/// Messages moved out of memory under one lock.
+const EVICT_MESSAGES: usize = 1024;
+
+/// How often memory is compared with its budget.
+const RESIDENCY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Takes requests of queues to the threads that serve them.
+pub(super) struct Workers {
+    timers: UnboundedSender<(Weak<Queue>, u64)>,
+    page_ins: Sender<Arc<Queue>>,
+}
+
+impl Scheduler for Workers {
+    fn arm(&self, queue: &Arc<Queue>, at: u64) {
+        // Refused only while the server stops.
+        let _ = self.timers.send((Arc::downgrade(queue), at));
+    }
+
+    fn page_in(&self, queue: &Arc<Queue>) {
+        let _ = self.page_ins.send(queue.clone());
+    }
+}
+
+/// Starts them.
+pub(super) fn start(broker: &Arc<Broker>, stop: &CancellationToken) -> std::io::Result<()> {
+    let (timers, armed) = unbounded_channel();
+    let (page_ins, requests) = channel();
+    broker.set_scheduler(Arc::new(Workers { timers, page_ins }));
+    tokio::spawn(run_timers(broker.clone(), armed, stop.clone()));
+    let b = broker.clone();
+    std::thread::Builder::new()
+        .name("page-in".into())
+        .spawn(move || run_page_ins(&b, &requests))?;
+    tokio::spawn(run_residency(broker.clone(), stop.clone()));
+    Ok(())
+}
+
+async fn run_timers(
+    broker: Arc<Broker>,
+    mut armed: UnboundedReceiver<(Weak<Queue>, u64)>,
+    stop: CancellationToken,
+) {
+    use std::future::poll_fn;
+    let mut due: DelayQueue<Weak<Queue>> = DelayQueue::new();
+    let mut batch = Batch::default();
+    loop {
+        let queue = tokio::select! {
+            () = stop.cancelled() => return,
+            request = armed.recv() => match request {
+                Some((queue, at)) => {
+                    due.insert(queue, clock::until(at));
+                    continue;
+                }
+                None => return,
+            },
+            Some(expired) = poll_fn(|cx| due.poll_expired(cx)), if !due.is_empty() => expired.into_inner(),
+        };
+        if let Some(queue) = queue.upgrade() {
+            let now = clock::now();
+            queue.tick(now, &mut batch.fx);
+            if batch.flush(&broker, now).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn run_page_ins(broker: &Arc<Broker>, requests: &Receiver<Arc<Queue>>) {
+    let mut batch = Batch::default();
+    let mut read = Vec::new();
+    while let Ok(queue) = requests.recv() {
+        let wanted = queue.wanted(PAGE_IN_MESSAGES, PAGE_IN_BYTES);
+        let ids: Vec<_> = wanted.iter().map(|(_, id)| *id).collect();
+        read.clear();
+        if let Err(e) = broker.log().read(&ids, &mut read) {
+            tracing::error!(
+                queue = &*queue.info().name,
+                "reading messages from the log failed: {e}"
+            );
+            read.resize(ids.len(), None);
+        }
+        let found = wanted
+            .into_iter()
+            .zip(read.drain(..))
+            .map(|((seq, id), m)| (seq, id, m))
+            .collect();
+        let now = clock::now();
+        queue.arrived(found, now, &mut batch.fx);
+        if batch.flush(broker, now).is_err() {
+            return;
+        }
+    }
+}
+
+/// Moves bodies out of memory while they exceed the budget.
+async fn run_residency(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(RESIDENCY_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        if !residency::over_budget() {
+            continue;
+        }
+        let broker = broker.clone();
+        // Many queues are many locks: not on a thread that serves connections.
+        let done = tokio::task::spawn_blocking(move || relieve(&broker));
+        if done.await.is_err() {
+            return;
+        }
+    }
+}
+
+fn relieve(broker: &Broker) {
+    let mut queues = broker.all_queues();
+    queues.sort_by_key(|q| std::cmp::Reverse(q.counts().ready_bytes + q.counts().unacked_bytes));
+    for queue in queues {
+        loop {
+            if !residency::over_budget() {
+                return;
+            }
+            let logged = log_unlogged(broker, &queue);
+            if queue.evict(EVICT_MESSAGES) == 0 && !logged {
+                break;
+            }
+        }
+    }
+}
+
+/// Puts messages that only memory has into the log, marked as transient. False if there were none.
+fn log_unlogged(broker: &Broker, queue: &Arc<Queue>) -> bool {
+    let found = queue.unlogged(EVICT_MESSAGES);
+    if found.is_empty() {
+        return false;
+    }
+    let mut records = Records::default();
+    for (i, u) in found.iter().enumerate() {
+        records.targets.push(Target {
+            queue: queue.id(),
+            expires_at: 0,
+            priority: 0,
+            delivery_count: 0,
+        });
+        records.publishes.push(LoggedPublish {
+            message: u.message.clone(),
+            first_target: i as u32,
+            n_targets: 1,
+            transient: true,
+        });
+    }
+    let Ok(appended) = broker.log().append(&mut records) else {
+        return false;
+    };
+    let ids = (appended.first_id.0..).map(crate::broker::ports::MessageId);
+    let copies: Vec<_> = found.iter().map(|u| u.at).zip(ids).collect();
+    let mut batch = Batch::default();
+    let now = clock::now();
+    queue.logged(&copies, now, &mut batch.fx);
+    batch.flush(broker, now).is_ok()
+}
+
+/// Memory in use and its limit, disk space and its limit: what alarms are made of.
+pub(super) fn alarm_reason(memory: (u64, u64), disk: (u64, u64)) -> Option<String> {
+    let mut reasons = Vec::new();
+    if memory.0 > memory.1 {
+        reasons.push("low on memory");
+    }
+    if disk.0 < disk.1 {
+        reasons.push("low on disk");
+    }
+    (!reasons.is_empty()).then(|| reasons.join(" & "))
+}
