@@ -714,7 +714,6 @@ impl Connection {
         if self.batch.is_empty() && self.unconfirmed.is_empty() {
             return;
         }
-        self.batch.clear_refused();
         let flushed = self.flush_batch();
         let (lsn, failed) = match flushed {
             Ok(lsn) => (lsn, false),
@@ -744,6 +743,7 @@ impl Connection {
             );
             touched = Some(u.channel);
         }
+        self.batch.clear_refused();
         if touched.is_some() {
             self.confirm();
         }

@@ -274,11 +274,25 @@ impl Connection {
         };
         self.allow(Permission::Write, false, &name)?;
         self.allow(Permission::Read, true, &exchange)?;
-        let queue = match vhost.lookup_queue(&name, self.id) {
-            Ok(queue) => queue,
-            Err(TopologyError::NoQueue(_)) if !add => return Ok(Lsn::default()),
-            Err(e) => return Err(self.refused(&e)),
-        };
+        if !add {
+            // What is not bound is not looked at closer, not even whose queue it is.
+            let Some(queue) = vhost.queue(&name) else {
+                return Ok(Lsn::default());
+            };
+            let destination = Destination::Queue(queue);
+            let spec = BindingSpec {
+                source: &exchange,
+                destination: &destination,
+                routing_key,
+                arguments,
+            };
+            if !vhost.is_bound(&spec) {
+                return Ok(Lsn::default());
+            }
+        }
+        let queue = vhost
+            .lookup_queue(&name, self.id)
+            .map_err(|e| self.refused(&e))?;
         let destination = Destination::Queue(queue);
         let spec = BindingSpec {
             source: &exchange,

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 /// Bytes that a message costs beside its contents: reference counts, header, allocator slack, and
 /// the queue entry that points at it. Counted so that a flood of tiny messages has a true price.
-pub const MESSAGE_OVERHEAD_BYTES: usize = 128;
+pub const MESSAGE_OVERHEAD_BYTES: usize = 192;
 
 /// The largest contents kept inside the reference-counted block. Above it a second allocation is
 /// cheaper than moving the block through the stack.

@@ -191,6 +191,9 @@ pub trait MessageLog: Send + Sync {
     /// Every record before this position survives a crash.
     fn durable(&self) -> Lsn;
 
+    /// The position after everything staged so far.
+    fn staged(&self) -> Lsn;
+
     /// Whether a write or sync has failed.
     fn failed(&self) -> bool;
 

@@ -564,6 +564,16 @@ impl Vhost {
             .unwrap_or_default()
     }
 
+    /// Whether a binding is there.
+    pub fn is_bound(&self, b: &BindingSpec<'_>) -> bool {
+        let Some(source) = self.exchange(b.source) else {
+            return false;
+        };
+        source
+            .router()
+            .contains(b.routing_key, b.arguments, b.destination)
+    }
+
     /// Adds a binding; nothing happens if it is there.
     ///
     /// # Errors
@@ -585,11 +595,7 @@ impl Vhost {
         if let Some(error) = gone {
             return Err(error);
         }
-        let there = source
-            .router()
-            .iter()
-            .any(|(d, k, a)| d == b.destination && k == b.routing_key && a == b.arguments);
-        if there {
+        if self.is_bound(b) {
             return Ok(Lsn::default());
         }
         let mut records = Records::default();

@@ -213,8 +213,17 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
     }
 
     fn wants_input(&self) -> bool {
-        let backlog = self.shared.broker.log().backlog_bytes();
-        self.machine.wants_input() && backlog < self.shared.config.limits.log_backlog_bytes.0
+        if !self.machine.wants_input() {
+            return false;
+        }
+        let log = self.shared.broker.log();
+        if log.backlog_bytes() < self.shared.config.limits.log_backlog_bytes.0 {
+            return true;
+        }
+        // The disk is behind: go on when it has caught up with what is staged now.
+        let bell: Arc<dyn Bell> = self.inbox.clone();
+        log.ring_at(log.staged(), &bell);
+        false
     }
 
     fn deadline(&self) -> Option<u64> {

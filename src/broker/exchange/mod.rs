@@ -109,6 +109,15 @@ impl<D: Clone + Eq + Hash> Router<D> {
             .flat_map(|(d, list)| list.iter().map(move |(key, args)| (d, key.as_ref(), args)))
     }
 
+    /// Whether a binding is there.
+    pub fn contains(&self, key: &str, arguments: &FieldTable, destination: &D) -> bool {
+        let list = self.bindings.get(destination);
+        list.is_some_and(|list| {
+            list.iter()
+                .any(|(k, a)| k.as_ref() == key && a == arguments)
+        })
+    }
+
     /// Adds a binding; false if it is there already.
     pub fn bind(&mut self, key: &str, arguments: &FieldTable, destination: &D) -> bool {
         let list = self.bindings.entry(destination.clone()).or_default();

@@ -14,6 +14,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::entry::Entry;
 use crate::broker::ports::MessageId;
 
+/// Bytes of bodies that stay in memory at the head, about: few large ones, or many small ones.
+const KEEP_BYTES: usize = 1 << 20;
+
+/// Places for entries that a drained level keeps.
+const KEEP_PLACES: usize = 4096;
+
 /// Consecutive messages that are only in the log and agree in everything but their number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ColdRun {
@@ -219,6 +225,9 @@ impl Level {
         }
         if let Some(entry) = self.front.pop_front() {
             self.len -= 1;
+            if self.front.is_empty() && self.front.capacity() > KEEP_PLACES {
+                self.front = VecDeque::new();
+            }
             return Some((entry, true));
         }
         let run = self.cold.front_mut()?;
@@ -410,8 +419,8 @@ impl Level {
             }
         }
         while moved < count
-            && self.front.len() > keep
             && let Some(entry) = self.front.back()
+            && self.front.len() > keep.min(KEEP_BYTES / (entry.body_len as usize + 1))
         {
             if self.removed.remove(&entry.seq) {
                 self.front.pop_back();

@@ -113,6 +113,8 @@ struct Inner {
     failed: AtomicBool,
     out_of_space: AtomicBool,
     syncs: AtomicU64,
+    /// Bytes staged and not yet written, also while they are being written.
+    backlog: AtomicU64,
 }
 
 /// The log. See the module.
@@ -203,6 +205,7 @@ impl SegmentedLog {
             failed: AtomicBool::new(false),
             out_of_space: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
+            backlog: AtomicU64::new(0),
             options,
         });
         let mut threads = Vec::new();
@@ -348,6 +351,7 @@ impl MessageLog for SegmentedLog {
         }
         s.definitions
             .extend(records.definitions.drain(..).map(|change| (at, change)));
+        inner.backlog.store(s.staged_bytes, Ordering::Relaxed);
         if s.staged_bytes >= WAKE_AT_BYTES {
             inner.work.notify_one();
         }
@@ -358,6 +362,11 @@ impl MessageLog for SegmentedLog {
 
     fn durable(&self) -> Lsn {
         Lsn(self.inner.durable.load(Ordering::Acquire))
+    }
+
+    fn staged(&self) -> Lsn {
+        let staging = self.inner.lock();
+        lsn(staging.segment, staging.offset)
     }
 
     fn failed(&self) -> bool {
@@ -380,7 +389,7 @@ impl MessageLog for SegmentedLog {
     }
 
     fn backlog_bytes(&self) -> u64 {
-        self.inner.lock().staged_bytes
+        self.inner.backlog.load(Ordering::Relaxed)
     }
 
     fn close(&self, redelivered: &[(QueueId, MessageId)]) -> io::Result<()> {

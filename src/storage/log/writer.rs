@@ -17,7 +17,7 @@ const RETRY_WHEN_FULL: Duration = Duration::from_millis(250);
 const SPARE_BUFFERS: usize = 4;
 
 /// A buffer larger than this is given back to the allocator.
-const SPARE_BYTES_MAX: usize = 8 << 20;
+const SPARE_BYTES_MAX: usize = 4 << 20;
 
 pub(super) fn run(log: &Arc<Inner>) {
     let mut unsynced = OpenFiles::new();
@@ -135,6 +135,7 @@ fn give_back(log: &Inner, chunks: Vec<Chunk>) {
     let written: u64 = chunks.iter().map(|c| c.bytes.len() as u64).sum();
     let mut staging = log.lock();
     staging.staged_bytes -= written;
+    log.backlog.store(staging.staged_bytes, Ordering::Relaxed);
     for mut chunk in chunks {
         if staging.spare.len() < SPARE_BUFFERS && chunk.bytes.capacity() <= SPARE_BYTES_MAX {
             chunk.bytes.clear();
