@@ -107,7 +107,8 @@ async fn main() -> Checked {
             }
         }
     }
-    connection.close(200, "bye".into()).await?;
+    // Dropped channels close themselves; a close that crosses theirs is refused by lapin, not by the broker.
+    drop(connection);
     println!("{} passed, {failed} failed", results.len() - failed);
     if failed > 0 { Err("some scenarios failed".into()) } else { Ok(()) }
 }
