@@ -238,6 +238,12 @@ impl Connection {
             && !matches!(self.phase, Phase::Over | Phase::Silent { .. })
     }
 
+    /// Whether this connection published transient messages that memory has no room for, since the
+    /// last call: it should be read more slowly.
+    pub fn take_spilled(&mut self) -> bool {
+        self.batch.take_spilled()
+    }
+
     /// The negotiated heartbeat in seconds; zero: none.
     pub fn heartbeat_s(&self) -> u16 {
         self.heartbeat

@@ -47,6 +47,7 @@ pub struct Batch {
     records: Records,
     n_publishes: u32,
     refused: Vec<u32>,
+    spilled: bool,
     /// What follows from operations on queues that were done directly.
     pub fx: Effects,
 }
@@ -94,6 +95,7 @@ impl Batch {
             // Under memory pressure everything goes to the log, so that it can leave memory.
             let in_log = durable || over_budget;
             logged |= durable;
+            self.spilled |= in_log && !durable;
             if in_log {
                 self.records.targets.push(Target {
                     queue: queue.id(),
@@ -313,6 +315,12 @@ impl Batch {
                 scheduler.arm(&queue, at);
             }
         }
+    }
+
+    /// Whether transient messages went to the log since the last call, because memory is over its
+    /// budget: their publisher should be slowed down.
+    pub fn take_spilled(&mut self) -> bool {
+        std::mem::take(&mut self.spilled)
     }
 
     /// Forgets which publishes were refused; called before the next ones are collected.

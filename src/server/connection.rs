@@ -34,6 +34,10 @@ const KEEP_OUTPUT_BYTES: usize = 512 * 1024;
 /// How long a deadline lies ahead when there is none.
 const FAR: Duration = Duration::from_secs(3600);
 
+/// How long a publisher of transient messages is not read while memory is over its budget, per read:
+/// its messages go to disk, and a consumer that is a little behind gets the time to catch up.
+const SPILL_PAUSE_MS: u64 = 2;
+
 /// How long the last bytes may take to leave.
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -53,6 +57,8 @@ struct Task<S> {
     alarm_version: u64,
     authenticated: bool,
     closing_for: bool,
+    /// Nothing is read before this time, unix milliseconds.
+    held_until: u64,
 }
 
 /// Why a connection ended.
@@ -98,6 +104,7 @@ where
         alarm_version: 0,
         authenticated: false,
         closing_for: false,
+        held_until: 0,
         shared: shared.clone(),
     };
     let end = task.run().await;
@@ -172,10 +179,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
                 self.machine.force_close(&reason, now);
             }
         }
-        if self.input.len() >= self.needed && self.machine.wants_input() {
+        let held = self.held_until > now;
+        if self.input.len() >= self.needed && !held && self.machine.wants_input() {
             let received = self.machine.receive(&self.input, now);
             self.input.advance(received.consumed);
             self.needed = received.needed.max(1);
+            if self.machine.take_spilled() {
+                self.held_until = now + SPILL_PAUSE_MS;
+            }
             if self.input.is_empty() && self.input.capacity() > READ_BYTES_MAX {
                 self.input = BytesMut::new();
             }
@@ -213,7 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
     }
 
     fn wants_input(&self) -> bool {
-        if !self.machine.wants_input() {
+        if !self.machine.wants_input() || self.held_until > clock::now() {
             return false;
         }
         let log = self.shared.broker.log();
@@ -230,10 +241,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
         let stuck = self
             .stuck_since
             .map(|since| since + self.shared.config.protocol.write_timeout_ms);
-        match (self.machine.next_deadline(), stuck) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let held = (self.held_until > clock::now()).then_some(self.held_until);
+        [self.machine.next_deadline(), stuck, held]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn make_room(&mut self) {

@@ -109,6 +109,8 @@ fn remove_dead(log: &Inner) -> io::Result<()> {
         save_settled(log, *number)?;
     }
     log.files.sync_dir(&dir)?;
+    // Neither ids nor segment numbers are used twice, even when no segment is left to tell.
+    checkpoint(log)?;
     for number in dead {
         let segment = log.lock().segments.remove(number);
         if segment.is_some_and(|s| s.file.is_some()) {
@@ -118,8 +120,10 @@ fn remove_dead(log: &Inner) -> io::Result<()> {
         if log.files.list(&dir)?.contains(&settled) {
             log.files.remove(&settled)?;
         }
+        // One after the other, oldest first: a later one may hold the settles of an earlier one.
+        log.files.sync_dir(&dir)?;
     }
-    log.files.sync_dir(&dir)
+    Ok(())
 }
 
 fn settled_path(dir: &Path, number: u32) -> PathBuf {
@@ -276,13 +280,13 @@ fn sparse(log: &Inner) -> Option<u32> {
 /// Rewrites a segment with its live messages only.
 fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
     let dir = log.options.dir.join("log");
-    // The settles in it go: older segments must not need them.
+    // The settles in it go: neither older segments nor itself must need them.
     let older: Vec<u32> = {
         let staging = log.lock();
         staging
             .segments
             .by_number
-            .range(..number)
+            .range(..=number)
             .filter(|(_, s)| s.dirty)
             .map(|(n, _)| *n)
             .collect()
@@ -315,24 +319,17 @@ fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
         }
         format::decode(&bytes[at..], &header, |record| {
             if let Record::Publish(p) = record {
-                let left: Vec<_> = {
+                let done = {
                     let staging = log.lock();
-                    let Some(s) = staging.segments.by_number.get(&number) else {
-                        return;
-                    };
-                    let settled = s
-                        .shared
-                        .get(&p.id.0)
-                        .map(|m| m.settled.clone())
-                        .unwrap_or_default();
-                    if s.is_done(p.id.0) {
-                        return;
-                    }
-                    p.targets()
-                        .filter(|t| !settled.contains(&t.queue))
-                        .collect()
+                    let segment = staging.segments.by_number.get(&number);
+                    segment.is_none_or(|s| s.is_done(p.id.0))
                 };
-                if let Some(record) = p.rewrite(&left) {
+                if done {
+                    return;
+                }
+                // With all its targets: settles elsewhere name those that are done with.
+                let targets: Vec<_> = p.targets().collect();
+                if let Some(record) = p.rewrite(&targets) {
                     let place = Place {
                         segment: number,
                         offset: out.len() as u32,

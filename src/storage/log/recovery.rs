@@ -157,6 +157,15 @@ pub(super) fn run(
         }
     }
     paths.sort_unstable();
+    for path in files.list(&dir)? {
+        // Notes about a segment that is gone.
+        let segment = path.with_extension("segment");
+        if path.extension().is_some_and(|e| e == "settled")
+            && !paths.iter().any(|(_, p)| *p == segment)
+        {
+            files.remove(&path)?;
+        }
+    }
     let found = Found {
         segments: Segments::default(),
         last_segment: (stored.applied.0 >> 32) as u32,

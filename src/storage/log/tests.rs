@@ -1,1 +1,574 @@
-//! Tests of the log on a real folder.
+//! Tests of the log on a disk that loses power, tears writes and flips bits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::broker::message::{FLAG_PERSISTENT, Parts};
+use crate::broker::ports::{DefinitionKind, LoggedPublish, Target};
+use crate::storage::files::{FileLayer, LogFile};
+
+/// A file with what was synced and what was only written.
+#[derive(Clone, Default)]
+struct Image {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    /// Writes since the last sync: offset and length.
+    unsynced: Vec<(usize, usize)>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Files by name, as the running system sees them.
+    files: BTreeMap<PathBuf, Arc<Mutex<Image>>>,
+    /// Directory entries that survive a power cut.
+    entries: BTreeMap<PathBuf, Arc<Mutex<Image>>>,
+}
+
+/// A disk in memory that can lose power: unsynced writes and directory entries are kept or lost, one by
+/// one, as a seed says.
+#[derive(Clone, Default)]
+struct FaultyDisk {
+    state: Arc<Mutex<State>>,
+    fail: Arc<AtomicBool>,
+}
+
+struct FaultyFile {
+    image: Arc<Mutex<Image>>,
+    fail: Arc<AtomicBool>,
+}
+
+impl LogFile for FaultyFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.fail.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk is broken"));
+        }
+        let mut image = self.image.lock().expect("a lock");
+        let at = offset as usize;
+        if image.live.len() < at + bytes.len() {
+            image.live.resize(at + bytes.len(), 0);
+        }
+        image.live[at..at + bytes.len()].copy_from_slice(bytes);
+        image.unsynced.push((at, bytes.len()));
+        Ok(())
+    }
+
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let image = self.image.lock().expect("a lock");
+        let from = (offset as usize).min(image.live.len());
+        let n = into.len().min(image.live.len() - from);
+        into[..n].copy_from_slice(&image.live[from..from + n]);
+        Ok(n)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.fail.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk is broken"));
+        }
+        let mut image = self.image.lock().expect("a lock");
+        image.durable = image.live.clone();
+        image.unsynced.clear();
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.image.lock().expect("a lock").live.len() as u64)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let mut image = self.image.lock().expect("a lock");
+        if image.live.len() < len as usize {
+            image.live.resize(len as usize, 0);
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.image
+            .lock()
+            .expect("a lock")
+            .live
+            .truncate(len as usize);
+        Ok(())
+    }
+}
+
+impl FileLayer for FaultyDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        let mut state = self.state.lock().expect("a lock");
+        let image = state.files.entry(path.to_path_buf()).or_default().clone();
+        Ok(Arc::new(FaultyFile {
+            image,
+            fail: self.fail.clone(),
+        }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock().expect("a lock");
+        let image = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.files.insert(to.to_path_buf(), image);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let removed = self.state.lock().expect("a lock").files.remove(path);
+        removed.map(drop).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn list(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(self
+            .state
+            .lock()
+            .expect("a lock")
+            .files
+            .keys()
+            .cloned()
+            .collect())
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        let mut state = self.state.lock().expect("a lock");
+        state.entries = state.files.clone();
+        Ok(())
+    }
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+impl FaultyDisk {
+    /// What is there after a power cut: everything synced; of the rest, what the seed keeps, torn
+    /// where the seed says. Directory entries that were not synced are as they were, or as they are.
+    fn after_power_cut(&self, seed: &mut u64) -> FaultyDisk {
+        let state = self.state.lock().expect("a lock");
+        let after = FaultyDisk::default();
+        let mut new = State::default();
+        let names: BTreeSet<&PathBuf> = state.files.keys().chain(state.entries.keys()).collect();
+        for name in names {
+            let (now, synced) = (state.files.get(name), state.entries.get(name));
+            let same = matches!((now, synced), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
+            let image = if same || random(seed).is_multiple_of(2) {
+                now
+            } else {
+                synced
+            };
+            let Some(image) = image else { continue };
+            let image = image.lock().expect("a lock");
+            let mut kept = image.durable.clone();
+            kept.resize(image.live.len().max(kept.len()), 0);
+            for &(at, len) in &image.unsynced {
+                let n = match random(seed) % 3 {
+                    0 => 0,
+                    1 => len,
+                    _ => random(seed) as usize % (len + 1),
+                };
+                // Cut by a later truncation, perhaps.
+                let end = (at + n).min(image.live.len());
+                if at < end {
+                    kept[at..end].copy_from_slice(&image.live[at..end]);
+                }
+            }
+            let image = Image {
+                live: kept.clone(),
+                durable: kept,
+                unsynced: Vec::new(),
+            };
+            new.files.insert(name.clone(), Arc::new(Mutex::new(image)));
+        }
+        new.entries = new.files.clone();
+        *after.state.lock().expect("a lock") = new;
+        after
+    }
+}
+
+struct Told(Sender<()>);
+
+impl Bell for Told {
+    fn ring(&self) {
+        let _ = self.0.send(());
+    }
+}
+
+fn options(dir: &Path) -> LogOptions {
+    LogOptions {
+        segment_bytes: 16 * 1024,
+        flush_interval: Duration::from_millis(5),
+        reclaim_interval: Duration::from_millis(2),
+        ..LogOptions::new(dir)
+    }
+}
+
+/// Opens the log. sled gives its lock back a moment after it is dropped, on a thread of its own: a
+/// process that starts again never meets that.
+fn open(dir: &Path, disk: &FaultyDisk) -> (SegmentedLog, Vec<Definition>) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        match SegmentedLog::open(options(dir), Arc::new(disk.clone())) {
+            Ok(opened) => return opened,
+            Err(e)
+                if e.to_string().contains("could not acquire lock")
+                    && std::time::Instant::now() < deadline =>
+            {
+                std::thread::yield_now();
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
+fn message(number: u64, len: usize) -> Message {
+    let mut body = number.to_be_bytes().to_vec();
+    body.resize(8 + len, number as u8);
+    Message::new(
+        &Parts {
+            exchange: "x",
+            routing_key: "k",
+            properties: &[0x10, 0, 2],
+            flags: FLAG_PERSISTENT,
+        },
+        &body,
+    )
+}
+
+fn number_of(m: &Message) -> u64 {
+    u64::from_be_bytes(m.body()[..8].try_into().expect("eight bytes"))
+}
+
+fn target(queue: u64) -> Target {
+    Target {
+        queue: QueueId(queue),
+        expires_at: 0,
+        priority: 0,
+        delivery_count: 0,
+    }
+}
+
+fn stage(records: &mut Records, m: Message, queues: &[u64]) {
+    let first_target = records.targets.len() as u32;
+    records.targets.extend(queues.iter().map(|q| target(*q)));
+    records.publishes.push(LoggedPublish {
+        message: m,
+        first_target,
+        n_targets: queues.len() as u32,
+        transient: false,
+    });
+}
+
+fn wait(log: &SegmentedLog, at: Lsn) {
+    let (tell, told) = channel();
+    let bell: Arc<dyn Bell> = Arc::new(Told(tell));
+    log.ring_at(at, &bell);
+    told.recv_timeout(Duration::from_secs(20))
+        .expect("the log rings");
+}
+
+/// Copies by queue, in order, with the numbers of their messages.
+fn recovered(log: &SegmentedLog) -> BTreeMap<u64, Vec<u64>> {
+    let mut runs = Vec::new();
+    log.recover(&|_| true, &mut |run| runs.push(run));
+    let mut out: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for run in runs {
+        let ids: Vec<MessageId> = (run.first_id.0..run.first_id.0 + u64::from(run.count))
+            .map(MessageId)
+            .collect();
+        let mut messages = Vec::new();
+        log.read(&ids, &mut messages).expect("readable");
+        for m in messages {
+            let m = m.expect("a live copy has its message");
+            out.entry(run.target.queue.0)
+                .or_default()
+                .push(number_of(&m));
+        }
+    }
+    out
+}
+
+#[test]
+fn what_was_appended_is_read_back_and_recovered() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::default();
+    let (log, definitions) = open(dir.path(), &disk);
+    assert!(definitions.is_empty());
+    let mut records = Records::default();
+    for n in 0..10 {
+        stage(
+            &mut records,
+            message(n, 100),
+            if n == 3 { &[1, 2] } else { &[1] },
+        );
+    }
+    records.definitions.push(DefinitionChange {
+        kind: DefinitionKind::Queue,
+        key: b"q".to_vec(),
+        value: Some(b"v".to_vec()),
+    });
+    let a = log.append(&mut records).expect("accepted");
+    assert_eq!(a.first_id, MessageId(1));
+    let mut back = Vec::new();
+    log.read(&[MessageId(4), MessageId(1)], &mut back)
+        .expect("staged messages are found, too");
+    assert_eq!(
+        back.iter().flatten().map(number_of).collect::<Vec<_>>(),
+        [3, 0]
+    );
+    records.settles.push((QueueId(1), MessageId(2)));
+    records.settles.push((QueueId(1), MessageId(4)));
+    let a = log.append(&mut records).expect("accepted");
+    wait(&log, a.lsn);
+    drop(log);
+    let (log, definitions) = open(dir.path(), &disk);
+    assert_eq!(
+        definitions,
+        [(DefinitionKind::Queue, b"q".to_vec(), b"v".to_vec())]
+    );
+    let found = recovered(&log);
+    assert_eq!(found[&1], [0, 2, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(found[&2], [3]);
+    // Ids go on where they were.
+    stage(&mut records, message(10, 1), &[1]);
+    assert_eq!(
+        log.append(&mut records).expect("accepted").first_id,
+        MessageId(11)
+    );
+}
+
+#[test]
+fn after_a_clean_stop_only_what_was_delivered_is_redelivered() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::default();
+    let (log, _) = open(dir.path(), &disk);
+    let mut records = Records::default();
+    for n in 0..3 {
+        stage(&mut records, message(n, 1), &[1]);
+    }
+    log.append(&mut records).expect("accepted");
+    log.close(&[(QueueId(1), MessageId(2))]).expect("closes");
+    drop(log);
+    let (log, _) = open(dir.path(), &disk);
+    let mut flags = Vec::new();
+    log.recover(&|_| true, &mut |run| {
+        flags.extend((0..run.count).map(|_| run.redelivered))
+    });
+    assert_eq!(flags, [false, true, false]);
+}
+
+#[test]
+fn a_failed_write_is_final_and_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::default();
+    let (log, _) = open(dir.path(), &disk);
+    disk.fail.store(true, Ordering::Relaxed);
+    let mut records = Records::default();
+    stage(&mut records, message(1, 1), &[1]);
+    let a = log
+        .append(&mut records)
+        .expect("accepted: it has not failed yet");
+    wait(&log, a.lsn);
+    assert!(log.failed() && log.durable() < a.lsn);
+    disk.fail.store(false, Ordering::Relaxed);
+    stage(&mut records, message(2, 1), &[1]);
+    assert_eq!(log.append(&mut records), Err(LogFailed));
+}
+
+#[test]
+fn a_flipped_bit_costs_its_frame_only() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::default();
+    let (log, _) = open(dir.path(), &disk);
+    let mut records = Records::default();
+    for n in 0..5 {
+        stage(&mut records, message(n, 100), &[1]);
+        let a = log.append(&mut records).expect("accepted");
+        wait(&log, a.lsn);
+    }
+    drop(log);
+    {
+        let state = disk.state.lock().expect("a lock");
+        let (_, image) = state.files.first_key_value().expect("a segment");
+        let mut image = image.lock().expect("a lock");
+        // In the body of the third message.
+        let at = image
+            .live
+            .windows(50)
+            .position(|w| w == [2; 50])
+            .expect("there")
+            + 20;
+        image.live[at] ^= 4;
+    }
+    let (log, _) = open(dir.path(), &disk);
+    assert_eq!(recovered(&log)[&1], [0, 1, 3, 4]);
+}
+
+#[test]
+fn one_old_message_does_not_pin_the_disk() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::default();
+    let (log, _) = open(dir.path(), &disk);
+    let mut records = Records::default();
+    for n in 0..2000 {
+        stage(&mut records, message(n, 200), &[1]);
+        let a = log.append(&mut records).expect("accepted");
+        if n > 0 {
+            records.settles.push((QueueId(1), a.first_id));
+        }
+    }
+    let a = log.append(&mut records).expect("accepted");
+    wait(&log, a.lsn);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while log.stats().bytes > 3 * 16 * 1024 {
+        assert!(std::time::Instant::now() < deadline, "{:?}", log.stats());
+        std::thread::yield_now();
+    }
+    let mut back = Vec::new();
+    log.read(&[MessageId(1)], &mut back).expect("readable");
+    assert_eq!(
+        back.iter().flatten().map(number_of).collect::<Vec<_>>(),
+        [0]
+    );
+    drop(log);
+    let (log, _) = open(dir.path(), &disk);
+    assert_eq!(recovered(&log), BTreeMap::from([(1, vec![0])]));
+}
+
+/// One step of a random life of the log.
+#[derive(Clone, Debug)]
+enum Step {
+    Publish {
+        queues: Vec<u64>,
+        len: usize,
+        n: usize,
+    },
+    SettleSome {
+        skip: usize,
+        n: usize,
+    },
+    Sync,
+    PowerCut {
+        seed: u64,
+    },
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (prop::sample::subsequence(vec![1, 2, 3], 1..=3), 0usize..3000, 1usize..8)
+            .prop_map(|(queues, len, n)| Step::Publish { queues, len, n }),
+        5 => (0usize..40, 1usize..30).prop_map(|(skip, n)| Step::SettleSome { skip, n }),
+        3 => Just(Step::Sync),
+        1 => (1u64..u64::MAX).prop_map(|seed| Step::PowerCut { seed }),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// A copy in the model.
+#[derive(Clone, Debug)]
+struct Copy {
+    id: MessageId,
+    queue: u64,
+    number: u64,
+    published: Lsn,
+    settled: Option<Lsn>,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    /// Whatever happens: durable copies are there once, in order; durably settled ones are not.
+    #[test]
+    fn power_cuts_at_any_moment_keep_what_was_durable(steps in prop::collection::vec(step(), 1..80)) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut disk = FaultyDisk::default();
+        let (mut log, _) = open(dir.path(), &disk);
+        log.recover(&|_| true, &mut |_| {});
+        let mut model: Vec<Copy> = Vec::new();
+        let mut number = 0;
+        let mut records = Records::default();
+        let mut last = Lsn::default();
+        for step in steps {
+            let crash = match step {
+                Step::Publish { queues, len, n } => {
+                    let first = number;
+                    for _ in 0..n {
+                        stage(&mut records, message(number, len), &queues);
+                        number += 1;
+                    }
+                    let a = log.append(&mut records).expect("accepted");
+                    for i in 0..n as u64 {
+                        for q in &queues {
+                            let id = MessageId(a.first_id.0 + i);
+                            model.push(Copy { id, queue: *q, number: first + i, published: a.lsn, settled: None });
+                        }
+                    }
+                    last = a.lsn;
+                    None
+                }
+                Step::SettleSome { skip, n } => {
+                    let open: Vec<usize> = (0..model.len()).filter(|i| model[*i].settled.is_none()).collect();
+                    let chosen: Vec<usize> = open.into_iter().skip(skip).take(n).collect();
+                    if chosen.is_empty() {
+                        continue;
+                    }
+                    records.settles.extend(chosen.iter().map(|i| (QueueId(model[*i].queue), model[*i].id)));
+                    let a = log.append(&mut records).expect("accepted");
+                    for i in chosen {
+                        model[i].settled = Some(a.lsn);
+                    }
+                    last = a.lsn;
+                    None
+                }
+                Step::Sync => {
+                    wait(&log, last);
+                    None
+                }
+                Step::PowerCut { seed } => Some(Some(seed)),
+                Step::Restart => Some(None),
+            };
+            let Some(power_cut) = crash else { continue };
+            let durable = log.durable();
+            match power_cut {
+                Some(mut seed) => {
+                    // What is durable now is at least `durable`; the rest may be there or not.
+                    let after = disk.after_power_cut(&mut seed);
+                    drop(log);
+                    disk = after;
+                }
+                None => {
+                    log.close(&[]).expect("closes");
+                    drop(log);
+                }
+            }
+            let clean = power_cut.is_none();
+            log = open(dir.path(), &disk).0;
+            let mut found = recovered(&log);
+            for queue in 1..=3 {
+                let have = found.remove(&queue).unwrap_or_default();
+                prop_assert!(have.is_sorted_by(|a, b| a < b), "once and in order: {have:?}");
+                for c in model.iter().filter(|c| c.queue == queue) {
+                    let there = have.binary_search(&c.number).is_ok();
+                    let must = (clean || c.published <= durable) && c.settled.is_none();
+                    let must_not = c.settled.is_some_and(|at| clean || at <= durable);
+                    prop_assert!(there || !must, "{c:?} is lost (durable {durable:?})");
+                    prop_assert!(!there || !must_not, "{c:?} came back (durable {durable:?})");
+                }
+                // What is there now is the truth from here on.
+                model.retain(|c| c.queue != queue || have.binary_search(&c.number).is_ok());
+            }
+            last = Lsn::default();
+            for c in &mut model {
+                c.settled = None;
+                c.published = Lsn::default();
+            }
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! A small blocking AMQP client and a broker process, for tests that need real sockets.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "test support; not every test uses all of it"
+)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use leveret::protocol::encode::{self, Content};
+use leveret::protocol::field_table::{FieldTable, TableRef};
+use leveret::protocol::frame::{self, FrameKind, Parsed};
+use leveret::protocol::methods::{basic, channel, confirm, connection, queue};
+use leveret::protocol::properties::Properties;
+use leveret::protocol::{EncodeMethod, Method, MethodId};
+
+/// How long anything may take.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A frame, owned.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub kind: FrameKind,
+    pub channel: u16,
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    pub fn method(&self) -> Method<'_> {
+        assert_eq!(self.kind, FrameKind::Method, "a method frame");
+        Method::decode(&self.payload).unwrap()
+    }
+}
+
+/// A message that arrived.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arrived {
+    pub tag: u64,
+    pub redelivered: bool,
+    pub body: Vec<u8>,
+}
+
+pub struct Client {
+    pub socket: TcpStream,
+    input: Vec<u8>,
+    pub out: BytesMut,
+}
+
+impl Client {
+    /// A socket, without a handshake.
+    pub fn raw(address: SocketAddr) -> std::io::Result<Client> {
+        let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(Client {
+            socket,
+            input: Vec::new(),
+            out: BytesMut::new(),
+        })
+    }
+
+    /// Logged in as guest, with channel 1 open.
+    pub fn connect(address: SocketAddr) -> std::io::Result<Client> {
+        let mut c = Client::raw(address)?;
+        c.login(131_072)?;
+        c.send(1, &channel::Open)?;
+        c.expect(channel::OpenOk::ID)?;
+        Ok(c)
+    }
+
+    pub fn login(&mut self, frame_max: u32) -> std::io::Result<()> {
+        self.socket.write_all(&frame::PROTOCOL_HEADER)?;
+        self.expect(connection::Start::ID)?;
+        let mut properties = FieldTable::new();
+        let mut capabilities = FieldTable::new();
+        for name in [
+            "authentication_failure_close",
+            "connection.blocked",
+            "consumer_cancel_notify",
+        ] {
+            capabilities.insert(name, true);
+        }
+        properties.insert("capabilities", capabilities);
+        let properties = properties.to_bytes();
+        self.send(
+            0,
+            &connection::StartOk {
+                client_properties: TableRef::unchecked(&properties),
+                mechanism: "PLAIN",
+                response: b"\0guest\0guest",
+                locale: "en_US",
+            },
+        )?;
+        self.expect(connection::Tune::ID)?;
+        self.send(
+            0,
+            &connection::TuneOk {
+                channel_max: 2047,
+                frame_max,
+                heartbeat: 0,
+            },
+        )?;
+        self.send(0, &connection::Open { virtual_host: "/" })?;
+        self.expect(connection::OpenOk::ID)?;
+        Ok(())
+    }
+
+    pub fn send<M: EncodeMethod>(&mut self, channel: u16, m: &M) -> std::io::Result<()> {
+        encode::method(&mut self.out, channel, m);
+        self.flush()
+    }
+
+    pub fn flush(&mut self) -> std::io::Result<()> {
+        self.socket.write_all(&self.out)?;
+        self.out.clear();
+        Ok(())
+    }
+
+    /// The next frame that is no heartbeat.
+    pub fn next(&mut self) -> std::io::Result<Frame> {
+        loop {
+            match frame::parse(&self.input, 0).expect("the broker sends good frames") {
+                Parsed::Frame { frame, size } => {
+                    let owned = Frame {
+                        kind: frame.kind,
+                        channel: frame.channel,
+                        payload: frame.payload.to_vec(),
+                    };
+                    self.input.drain(..size);
+                    if owned.kind != FrameKind::Heartbeat {
+                        return Ok(owned);
+                    }
+                }
+                Parsed::Incomplete { .. } => {
+                    let mut buf = [0; 65536];
+                    match self.socket.read(&mut buf)? {
+                        0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                        n => self.input.extend_from_slice(&buf[..n]),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next method, which has to be this one.
+    pub fn expect(&mut self, id: MethodId) -> std::io::Result<Frame> {
+        let f = self.next()?;
+        let got = f.method().id();
+        assert_eq!(got, id, "expected {id}, got {:?}", f.method());
+        Ok(f)
+    }
+
+    pub fn declare(
+        &mut self,
+        name: &str,
+        durable: bool,
+        arguments: &FieldTable,
+    ) -> std::io::Result<u32> {
+        let arguments = arguments.to_bytes();
+        let declare = queue::Declare {
+            queue: name,
+            passive: false,
+            durable,
+            exclusive: false,
+            auto_delete: false,
+            nowait: false,
+            arguments: TableRef::unchecked(&arguments),
+        };
+        self.send(1, &declare)?;
+        let f = self.expect(queue::DeclareOk::ID)?;
+        let Method::QueueDeclareOk(ok) = f.method() else {
+            unreachable!()
+        };
+        Ok(ok.message_count)
+    }
+
+    pub fn confirm_select(&mut self) -> std::io::Result<()> {
+        self.send(1, &confirm::Select { nowait: false })?;
+        self.expect(confirm::SelectOk::ID).map(drop)
+    }
+
+    /// Appends a publish to the default exchange to `out`, without sending it.
+    pub fn stage_publish(&mut self, queue: &str, body: &[u8], properties: &Properties) {
+        let publish = basic::Publish {
+            exchange: "",
+            routing_key: queue,
+            mandatory: false,
+            immediate: false,
+        };
+        encode::method(&mut self.out, 1, &publish);
+        let properties = properties.encode();
+        encode::content(
+            &mut self.out,
+            1,
+            &Content {
+                properties: &properties,
+                body,
+            },
+            131_072,
+        );
+    }
+
+    /// Publishes persistently.
+    pub fn publish(&mut self, queue: &str, body: &[u8]) -> std::io::Result<()> {
+        self.stage_publish(queue, body, &persistent());
+        self.flush()
+    }
+
+    pub fn consume(&mut self, queue: &str, no_ack: bool) -> std::io::Result<()> {
+        let consume = basic::Consume {
+            queue,
+            consumer_tag: "c",
+            no_local: false,
+            no_ack,
+            exclusive: false,
+            nowait: false,
+            arguments: TableRef::default(),
+        };
+        self.send(1, &consume)?;
+        self.expect(basic::ConsumeOk::ID).map(drop)
+    }
+
+    pub fn qos(&mut self, prefetch_count: u16) -> std::io::Result<()> {
+        self.send(
+            1,
+            &basic::Qos {
+                prefetch_size: 0,
+                prefetch_count,
+                global: false,
+            },
+        )?;
+        self.expect(basic::QosOk::ID).map(drop)
+    }
+
+    /// The next delivery.
+    pub fn delivery(&mut self) -> std::io::Result<Arrived> {
+        let f = self.expect(basic::Deliver::ID)?;
+        let Method::BasicDeliver(d) = f.method() else {
+            unreachable!()
+        };
+        let (tag, redelivered) = (d.delivery_tag, d.redelivered);
+        Ok(Arrived {
+            tag,
+            redelivered,
+            body: self.body()?,
+        })
+    }
+
+    /// `basic.get`; `None` if the queue is empty.
+    pub fn get(&mut self, queue: &str, no_ack: bool) -> std::io::Result<Option<Arrived>> {
+        self.send(1, &basic::Get { queue, no_ack })?;
+        let f = self.next()?;
+        match f.method() {
+            Method::BasicGetEmpty(_) => Ok(None),
+            Method::BasicGetOk(ok) => {
+                let (tag, redelivered) = (ok.delivery_tag, ok.redelivered);
+                Ok(Some(Arrived {
+                    tag,
+                    redelivered,
+                    body: self.body()?,
+                }))
+            }
+            other => panic!("expected get-ok or get-empty, got {other:?}"),
+        }
+    }
+
+    fn body(&mut self) -> std::io::Result<Vec<u8>> {
+        let header = self.next()?;
+        assert_eq!(header.kind, FrameKind::Header);
+        let size = leveret::protocol::properties::parse_content_header(&header.payload)
+            .unwrap()
+            .body_size as usize;
+        let mut body = Vec::new();
+        while body.len() < size {
+            body.extend(self.next()?.payload);
+        }
+        Ok(body)
+    }
+
+    pub fn ack(&mut self, delivery_tag: u64, multiple: bool) -> std::io::Result<()> {
+        self.send(
+            1,
+            &basic::Ack {
+                delivery_tag,
+                multiple,
+            },
+        )
+    }
+}
+
+/// Delivery mode 2.
+pub fn persistent() -> Properties {
+    Properties {
+        delivery_mode: Some(2),
+        ..Properties::default()
+    }
+}
+
+/// A broker process with its own data folder.
+pub struct Broker {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Broker {
+    /// Starts a broker on this folder and a free port, and waits until it answers.
+    pub fn start(data: &Path, more: &[(&str, &str)]) -> Broker {
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(data.with_extension("log"))
+            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
+        command.args([
+            "--data-dir",
+            data.to_str().unwrap(),
+            "--amqp",
+            &address.to_string(),
+        ]);
+        command
+            .env("LEVERET_LISTENERS_PROMETHEUS", "")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        command.envs(more.iter().copied());
+        let mut child = command.spawn().unwrap();
+        let start = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "the broker ended; see {}",
+                data.with_extension("log").display()
+            );
+            assert!(start.elapsed() < PATIENCE, "the broker does not answer");
+            std::thread::yield_now();
+        }
+        Broker { child, address }
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; returns whether it ended well.
+    pub fn stop(mut self) -> bool {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().success()
+    }
+
+    /// Resident memory, bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            * 1024
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
