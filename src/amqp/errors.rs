@@ -4,7 +4,7 @@
 
 use crate::broker::access::Permission;
 use crate::broker::arguments::{ArgumentError, ExpirationError, Inequivalent, Problem};
-use crate::broker::exchange::MatchArgumentError;
+use crate::broker::exchange::{MatchArgumentError, TOPIC_HASHES_MAX};
 use crate::broker::queue::ConsumeRefused;
 use crate::broker::vhost::TopologyError;
 use crate::protocol::field_table::FieldValue;
@@ -185,6 +185,12 @@ pub fn topology(e: &TopologyError, vhost: &str) -> Exception {
                 "Invalid x-match field type {} (value {}); expected longstr",
                 v.type_name(),
                 shown(v)
+            ),
+        ),
+        TopologyError::TopicHashes(key, n) => soft(
+            PRECONDITION_FAILED,
+            format!(
+                "Topic binding key '{key}' uses {n} '#' wildcards, at most {TOPIC_HASHES_MAX} are allowed"
             ),
         ),
         TopologyError::QueueInUse(name) => soft(
