@@ -94,7 +94,9 @@ pub(in crate::broker) fn fresh() -> (Arc<Store>, Arc<Vhost>) {
 
 /// The vhost as a broker finds it that starts on this store.
 fn reopened(store: &Arc<Store>) -> Arc<Vhost> {
-    let (broker, skipped) = Broker::new(store.clone(), &store.definitions());
+    let (broker, skipped) = Broker::new(store.clone(), &store.definitions())
+        .ok()
+        .unwrap();
     assert!(skipped.is_empty(), "{skipped:?}");
     broker.add_vhost("/").unwrap();
     broker.vhost("/").unwrap()
@@ -581,7 +583,7 @@ fn who_declares_what_is_there_waits_for_it_to_be_durable() {
 #[test]
 fn an_id_of_a_deleted_queue_is_not_used_again_after_a_restart() {
     let store = Arc::new(Store::default());
-    let (broker, _) = Broker::new(store.clone(), &[]);
+    let (broker, _) = Broker::new(store.clone(), &[]).ok().unwrap();
     for name in ["/", "other"] {
         broker.add_vhost(name).unwrap();
     }
@@ -592,6 +594,26 @@ fn an_id_of_a_deleted_queue_is_not_used_again_after_a_restart() {
         delete(&v, "q");
     }
     assert!(queue(&reopened(&store), "q", "d").id() > last);
+}
+
+/// Recovery would take its messages for done with.
+#[test]
+fn a_broker_does_not_start_without_a_queue_that_it_cannot_read() {
+    let (store, v) = fresh();
+    queue(&v, "q", "d");
+    exchange(&v, "x", "fanout", "d", &[]).unwrap();
+    let later = |kind| {
+        let mut all = store.definitions();
+        all.iter_mut()
+            .filter(|d| d.0 == kind)
+            .for_each(|d| d.2[0] = 2);
+        Broker::new(store.clone(), &all)
+    };
+    let (what, why) = later(DefinitionKind::Queue).err().unwrap();
+    assert_eq!(what, "Queue / q");
+    assert!(why.0.contains("version 2"));
+    let (_, skipped) = later(DefinitionKind::Exchange).ok().unwrap();
+    assert_eq!(skipped.len(), 1);
 }
 
 // ----- random operations ------------------------------------------------------------------
