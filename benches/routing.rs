@@ -117,6 +117,16 @@ fn remembered(c: &mut Criterion) {
             }
         });
     });
+    let names: Vec<String> = (0..100).map(|n| format!("reply.{n}")).collect();
+    let queues: Vec<_> = names.iter().map(|name| queue(&v, name)).collect();
+    group.bench_function("default exchange, 100 queues in turn", |b| {
+        b.iter(|| {
+            for name in &names {
+                black_box(cache.route(&v, "", name, none).map(<[_]>::len)).ok();
+            }
+        });
+    });
+    drop(queues);
     group.finish();
 }
 

@@ -41,6 +41,10 @@ struct Route {
 }
 
 impl Route {
+    fn is_for(&self, exchange: &str, key: &str) -> bool {
+        same(&self.key, key) && same(&self.exchange, exchange)
+    }
+
     fn is_valid(&self) -> bool {
         self.through
             .iter()
@@ -49,11 +53,21 @@ impl Route {
     }
 }
 
+/// Compares two names. An empty boxed string points nowhere, and where `memcmp` uses masked loads
+/// (glibc on AVX-512), comparing no bytes there costs 130 ns: the processor looks into the fault that
+/// the mask suppresses. The default exchange has the empty name.
+fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && (a.is_empty() || a == b)
+}
+
 /// The routes a channel remembers.
 #[derive(Debug, Default)]
 pub struct RouteCache {
     routes: Vec<Route>,
-    by_name: HashMap<Box<str>, HashMap<Box<str>, usize>>,
+    /// By exchange and key, see [`index_key`].
+    index: HashMap<Box<[u8]>, usize>,
+    /// Where the keys of lookups are put together.
+    scratch: Vec<u8>,
     last: usize,
     /// Queues in all routes.
     n_queues: usize,
@@ -74,12 +88,11 @@ impl RouteCache {
         properties: PropertiesRef<'_>,
     ) -> Result<&[Arc<Queue>], RouteError> {
         let hit = match self.routes.get(self.last) {
-            Some(route) if *route.key == *key && *route.exchange == *exchange => Some(self.last),
-            _ => self
-                .by_name
-                .get(exchange)
-                .and_then(|keys| keys.get(key))
-                .copied(),
+            Some(route) if route.is_for(exchange, key) => Some(self.last),
+            _ => {
+                index_key(exchange, key, &mut self.scratch);
+                self.index.get(self.scratch.as_slice()).copied()
+            }
         };
         if let Some(at) = hit
             && self.routes[at].is_valid()
@@ -87,13 +100,17 @@ impl RouteCache {
             self.last = at;
             return Ok(&self.routes[at].queues);
         }
-        let start = vhost.exchange(exchange).ok_or(RouteError::NoExchange)?;
-        if start.info.internal {
-            return Err(RouteError::Internal);
-        }
         let mut found = Finder::default();
-        if !found.run(vhost, &start, &[key], properties) {
-            return Err(RouteError::NoExchange);
+        if exchange.is_empty() {
+            found.by_queue_name(vhost, &[key]);
+        } else {
+            let start = vhost.exchange(exchange).ok_or(RouteError::NoExchange)?;
+            if start.info.internal {
+                return Err(RouteError::Internal);
+            }
+            if !found.run(vhost, &start, &[key], properties) {
+                return Err(RouteError::NoExchange);
+            }
         }
         let route = Route {
             exchange: exchange.into(),
@@ -117,7 +134,7 @@ impl RouteCache {
         let full = stale.is_none() && self.routes.len() >= CACHED_ROUTES_MAX;
         let at = if full || n_queues > CACHED_QUEUES_MAX {
             self.routes.clear();
-            self.by_name.clear();
+            self.index.clear();
             self.n_queues = 0;
             None
         } else {
@@ -132,16 +149,22 @@ impl RouteCache {
             }
             None => {
                 let at = self.routes.len();
-                self.by_name
-                    .entry(route.exchange.clone())
-                    .or_default()
-                    .insert(route.key.clone(), at);
+                index_key(&route.exchange, &route.key, &mut self.scratch);
+                self.index.insert(self.scratch.as_slice().into(), at);
                 self.routes.push(route);
                 at
             }
         };
         self.last
     }
+}
+
+/// Exchange and key in one, never empty (see [`same`]): the length of the first, then both.
+fn index_key(exchange: &str, key: &str, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend((exchange.len() as u32).to_le_bytes());
+    out.extend_from_slice(exchange.as_bytes());
+    out.extend_from_slice(key.as_bytes());
 }
 
 /// Routes without remembering: dead letters, and what the server publishes itself.
@@ -190,6 +213,17 @@ impl Default for Finder {
 }
 
 impl Finder {
+    /// The default exchange: a key is the name of a queue.
+    fn by_queue_name(&mut self, vhost: &Vhost, keys: &[&str]) {
+        for key in keys {
+            match vhost.queue(key).filter(|q| !q.is_deleted()) {
+                Some(queue) => self.add(queue),
+                // A queue of that name may appear: its absence is not remembered.
+                None => self.cacheable = false,
+            }
+        }
+    }
+
     /// Follows the bindings; false if the exchange was deleted meanwhile.
     fn run(
         &mut self,
@@ -199,13 +233,7 @@ impl Finder {
         properties: PropertiesRef<'_>,
     ) -> bool {
         if start.info.name.is_empty() {
-            for key in keys {
-                match vhost.queue(key).filter(|q| !q.is_deleted()) {
-                    Some(queue) => self.add(queue),
-                    // A queue of that name may appear: its absence is not remembered.
-                    None => self.cacheable = false,
-                }
-            }
+            self.by_queue_name(vhost, keys);
             return true;
         }
         let mut entered = HashSet::from([Arc::as_ptr(start) as usize]);

@@ -74,6 +74,16 @@ fn the_default_exchange_leads_to_the_queue_of_that_name_while_it_is_there() {
 }
 
 #[test]
+fn a_route_through_the_default_exchange_is_remembered() {
+    let (_, v) = fresh();
+    let mut cache = RouteCache::default();
+    queue(&v, "q", "");
+    route(&mut cache, &v, "", "q").unwrap();
+    assert_eq!(cache.routes.len(), 1);
+    assert!(cache.routes[0].is_valid());
+}
+
+#[test]
 fn a_deleted_exchange_is_missed_and_one_declared_anew_is_another() {
     let (_, v) = fresh();
     let mut cache = RouteCache::default();
