@@ -4,7 +4,7 @@
 
 use crate::broker::access::Permission;
 use crate::broker::arguments::{ArgumentError, ExpirationError, Inequivalent, Problem};
-use crate::broker::exchange::MatchArgumentError;
+use crate::broker::exchange::{MatchArgumentError, TOPIC_HASHES_MAX};
 use crate::broker::queue::ConsumeRefused;
 use crate::broker::vhost::TopologyError;
 use crate::protocol::field_table::FieldValue;
@@ -59,17 +59,83 @@ pub fn exchange_name(name: &str, vhost: &str) -> String {
     format!("exchange '{name}' in vhost '{vhost}'")
 }
 
-/// A value as RabbitMQ prints it.
+/// A value as RabbitMQ prints it between quotes: text as it is, the rest as Erlang writes it.
 fn shown(value: &FieldValue) -> String {
     match value {
+        FieldValue::LongStr(v) | FieldValue::Bytes(v) => String::from_utf8_lossy(v).into_owned(),
+        other => term(other),
+    }
+}
+
+/// A value as Erlang writes it.
+fn term(value: &FieldValue) -> String {
+    let list = |items: Vec<String>| format!("[{}]", items.join(","));
+    match value {
         FieldValue::Bool(v) => v.to_string(),
-        FieldValue::LongStr(v) => String::from_utf8_lossy(v).into_owned(),
-        FieldValue::F32(v) => v.to_string(),
-        FieldValue::F64(v) => v.to_string(),
+        FieldValue::LongStr(v) | FieldValue::Bytes(v) => binary(v),
+        FieldValue::F32(v) => float((*v).into()),
+        FieldValue::F64(v) => float(*v),
+        FieldValue::Decimal { scale, value } => format!("{{{scale},{value}}}"),
         FieldValue::Timestamp(v) => v.to_string(),
-        other => other
-            .as_integer()
-            .map_or_else(|| format!("{other:?}"), |n| n.to_string()),
+        FieldValue::Void => "undefined".into(),
+        FieldValue::Array(v) => {
+            let items = v.iter();
+            list(
+                items
+                    .map(|v| format!("{{{},{}}}", v.type_name(), term(v)))
+                    .collect(),
+            )
+        }
+        FieldValue::Table(t) => {
+            let field = |(name, v): (&str, &FieldValue)| {
+                format!(
+                    "{{{},{},{}}}",
+                    binary(name.as_bytes()),
+                    v.type_name(),
+                    term(v)
+                )
+            };
+            list(t.iter().map(field).collect())
+        }
+        integer => integer.as_integer().unwrap_or_default().to_string(),
+    }
+}
+
+/// Erlang writes a point into every float.
+fn float(v: f64) -> String {
+    let text = format!("{v:?}");
+    match text.split_once('e') {
+        Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0e{exponent}"),
+        _ => text,
+    }
+}
+
+/// A binary: as text if it is printable, else its octets.
+fn binary(v: &[u8]) -> String {
+    match std::str::from_utf8(v) {
+        Ok(text)
+            if !text
+                .chars()
+                .any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) =>
+        {
+            let utf8 = if text.is_ascii() { "" } else { "/utf8" };
+            let mut escaped = String::new();
+            for c in text.chars() {
+                match c {
+                    '"' => escaped.push_str("\\\""),
+                    '\\' => escaped.push_str("\\\\"),
+                    '\n' => escaped.push_str("\\n"),
+                    '\r' => escaped.push_str("\\r"),
+                    '\t' => escaped.push_str("\\t"),
+                    c => escaped.push(c),
+                }
+            }
+            format!("<<\"{escaped}\"{utf8}>>")
+        }
+        _ => {
+            let octets: Vec<String> = v.iter().map(u8::to_string).collect();
+            format!("<<{}>>", octets.join(","))
+        }
     }
 }
 
@@ -109,7 +175,7 @@ pub fn argument(e: &ArgumentError, queue: &str, vhost: &str) -> Exception {
         Problem::RoutingKeyWithoutExchange => "routing_key_but_no_dlx_defined".into(),
         Problem::UnsupportedQueueType(t) => format!("\"unsupported queue type '{t}'\""),
         Problem::UnsupportedQueueVersion(n) => format!("\"unsupported queue version '{n}'\""),
-        Problem::InvalidQueueMode => "invalid_queue_mode".into(),
+        Problem::InvalidQueueLocator => "invalid_queue_locator_arg".into(),
         Problem::InvalidType(got) => {
             let text = format!("invalid type '{got}' for arg '{arg}' in {name}");
             return Exception::soft(SoftCode::PRECONDITION_FAILED, text);
@@ -176,7 +242,8 @@ pub fn topology(e: &TopologyError, vhost: &str) -> Exception {
         TopologyError::Match(MatchArgumentError::Value(v)) => soft(
             PRECONDITION_FAILED,
             format!(
-                "Invalid x-match field value <<\"{v}\">>; expected all, any, all-with-x, or any-with-x"
+                "Invalid x-match field value {}; expected all, any, all-with-x, or any-with-x",
+                binary(v.as_bytes())
             ),
         ),
         TopologyError::Match(MatchArgumentError::Type(v)) => soft(
@@ -184,7 +251,13 @@ pub fn topology(e: &TopologyError, vhost: &str) -> Exception {
             format!(
                 "Invalid x-match field type {} (value {}); expected longstr",
                 v.type_name(),
-                shown(v)
+                term(v)
+            ),
+        ),
+        TopologyError::TopicHashes(key, n) => soft(
+            PRECONDITION_FAILED,
+            format!(
+                "Topic binding key '{key}' uses {n} '#' wildcards, at most {TOPIC_HASHES_MAX} are allowed"
             ),
         ),
         TopologyError::QueueInUse(name) => soft(
@@ -265,6 +338,7 @@ pub fn decode(e: &DecodeError) -> Exception {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::field_table::FieldTable;
 
     fn text(e: Exception) -> (u16, String) {
         match e {
@@ -273,25 +347,202 @@ mod tests {
         }
     }
 
+    /// Each row is what RabbitMQ 4.3.6 says.
+    #[test]
+    fn refusals_of_the_topology() {
+        use TopologyError as E;
+        let q = "queue 'q' in vhost '/'";
+        let x = "exchange 'x' in vhost '/'";
+        let name = String::from;
+        let rows = [
+            (E::NoExchange(name("x")), 404, format!("no {x}")),
+            (
+                E::NoExchange(name("")),
+                404,
+                name("no exchange '' in vhost '/'"),
+            ),
+            (E::NoQueue(name("q")), 404, format!("no {q}")),
+            (
+                E::UnknownType(name("nope")),
+                406,
+                name("unknown exchange type 'nope'"),
+            ),
+            (
+                E::ReservedName {
+                    queue: true,
+                    name: name("amq.x"),
+                },
+                403,
+                name("queue name 'amq.x' contains reserved prefix 'amq.*'"),
+            ),
+            (
+                E::ReservedName {
+                    queue: false,
+                    name: name("amq.x"),
+                },
+                403,
+                name("exchange name 'amq.x' contains reserved prefix 'amq.*'"),
+            ),
+            (
+                E::DefaultExchange,
+                403,
+                name("operation not permitted on the default exchange"),
+            ),
+            (
+                E::SystemExchange(name("amq.direct")),
+                403,
+                name("deletion of system exchange 'amq.direct' in vhost '/' not allowed"),
+            ),
+            (
+                E::Locked(name("q")),
+                405,
+                format!(
+                    "cannot obtain exclusive access to locked {q}. It could be originally declared on another \
+                     connection or the exclusive property value does not match that of the original declaration."
+                ),
+            ),
+            (
+                E::AlternateType(name("x"), "signedint"),
+                406,
+                format!("invalid type 'signedint' for arg 'alternate-exchange' in {x}"),
+            ),
+            (
+                E::Match(MatchArgumentError::Value(name("foo"))),
+                406,
+                name(
+                    "Invalid x-match field value <<\"foo\">>; expected all, any, all-with-x, or any-with-x",
+                ),
+            ),
+            (
+                E::Match(MatchArgumentError::Type(FieldValue::I32(1))),
+                406,
+                name("Invalid x-match field type signedint (value 1); expected longstr"),
+            ),
+            (
+                E::Match(MatchArgumentError::Type(FieldValue::Bytes(b"any".to_vec()))),
+                406,
+                name("Invalid x-match field type binary (value <<\"any\">>); expected longstr"),
+            ),
+            (
+                E::TopicHashes(name("#.a.#.b.#"), 3),
+                406,
+                name("Topic binding key '#.a.#.b.#' uses 3 '#' wildcards, at most 2 are allowed"),
+            ),
+            (E::QueueInUse(name("q")), 406, format!("{q} in use")),
+            (E::QueueNotEmpty(name("q")), 406, format!("{q} not empty")),
+            (E::ExchangeInUse(name("x")), 406, format!("{x} in use")),
+            (E::LogFailed, 541, name("the message log has failed")),
+        ];
+        for (error, code, want) in rows {
+            assert_eq!(text(topology(&error, "/")), (code, want));
+        }
+    }
+
+    /// Each row is what RabbitMQ 4.3.6 says.
     #[test]
     fn inequivalent_arguments_show_both_sides() {
-        let e = Inequivalent {
-            argument: "x-message-ttl",
-            received: Some(FieldValue::I32(20_000)),
-            current: Some(FieldValue::I32(10_000)),
-        };
-        let error = topology(&TopologyError::QueueDiffers("q".into(), e.clone()), "/");
-        let want = "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received '20000' but current is '10000'";
-        assert_eq!(text(error), (406, want.into()));
-        let e = Inequivalent {
-            received: None,
-            ..e
-        };
-        let error = topology(&TopologyError::QueueDiffers("q".into(), e), "/");
-        assert!(
-            text(error)
-                .1
-                .ends_with("received none but current is the value '10000' of type 'signedint'")
+        use FieldValue::{Array, Bool, Decimal, F64, I32, I64, LongStr, Table, Timestamp, Void};
+        let string = |s: &str| LongStr(s.into());
+        let array = Array(vec![I32(1)]);
+        let mut t = FieldTable::new();
+        t.insert("a", I32(1));
+        let rows = [
+            (
+                Some(string("false")),
+                Some(string("true")),
+                "received 'false' but current is 'true'",
+            ),
+            (
+                Some(Bool(true)),
+                Some(I32(1)),
+                "received 'true' but current is '1'",
+            ),
+            (
+                Some(I64(20_000)),
+                Some(I32(10_000)),
+                "received '20000' but current is '10000'",
+            ),
+            (
+                Some(F64(1.0)),
+                Some(I32(1)),
+                "received '1.0' but current is '1'",
+            ),
+            (
+                None,
+                Some(I32(1)),
+                "received none but current is the value '1' of type 'signedint'",
+            ),
+            (
+                Some(I64(1)),
+                None,
+                "received the value '1' of type 'long' but current is none",
+            ),
+            (
+                Some(F64(1.5)),
+                None,
+                "received the value '1.5' of type 'double' but current is none",
+            ),
+            (
+                Some(string("x")),
+                None,
+                "received the value 'x' of type 'longstr' but current is none",
+            ),
+            (
+                Some(Bool(false)),
+                None,
+                "received the value 'false' of type 'bool' but current is none",
+            ),
+            (
+                Some(Void),
+                None,
+                "received the value 'undefined' of type 'void' but current is none",
+            ),
+            (
+                Some(Decimal {
+                    scale: 1,
+                    value: 15,
+                }),
+                None,
+                "received the value '{1,15}' of type 'decimal' but current is none",
+            ),
+            (
+                Some(Timestamp(5)),
+                None,
+                "received the value '5' of type 'timestamp' but current is none",
+            ),
+            (
+                Some(array),
+                None,
+                "received the value '[{signedint,1}]' of type 'array' but current is none",
+            ),
+            (
+                Some(Table(t)),
+                Some(I32(1)),
+                "received '[{<<\"a\">>,signedint,1}]' but current is '1'",
+            ),
+        ];
+        for (received, current, want) in rows {
+            let e = Inequivalent {
+                argument: "x-arg",
+                received,
+                current,
+            };
+            let want =
+                |resource| format!("inequivalent arg 'x-arg' for {resource} in vhost '/': {want}");
+            let error = topology(&TopologyError::QueueDiffers("q".into(), e.clone()), "/");
+            assert_eq!(text(error), (406, want("queue 'q'")));
+            let error = topology(&TopologyError::ExchangeDiffers("x".into(), e), "/");
+            assert_eq!(text(error), (406, want("exchange 'x'")));
+        }
+    }
+
+    #[test]
+    fn values_are_written_as_erlang_does() {
+        assert_eq!(binary("é\"q\n".as_bytes()), "<<\"é\\\"q\\n\"/utf8>>");
+        assert_eq!(binary(&[0, 255]), "<<0,255>>");
+        assert_eq!(
+            (float(1e20), float(-1.5e-7)),
+            ("1.0e20".into(), "-1.5e-7".into())
         );
     }
 
@@ -311,15 +562,47 @@ mod tests {
                 "/",
             ))
         };
-        let got = e("x-message-ttl", Problem::ExpectedInteger("longstr"));
-        assert_eq!(
-            got.1,
-            "invalid arg 'x-message-ttl' for queue 'q' in vhost '/': \"expected integer, got longstr\""
-        );
+        let rows = [
+            (
+                Problem::ExpectedInteger("longstr"),
+                "\"expected integer, got longstr\"",
+            ),
+            (
+                Problem::UnacceptableType("signedint"),
+                "{unacceptable_type,signedint}",
+            ),
+            (Problem::ValueNegative(-1), "{value_negative,-1}"),
+            (Problem::ValueZero, "{value_zero,0}"),
+            (
+                Problem::ValueTooLarge(315_360_000_001),
+                "{value_too_large,315360000001}",
+            ),
+            (Problem::MaxValueExceeded(256), "{max_value_exceeded,256}"),
+            (Problem::InvalidOverflow("foo".into()), "invalid_overflow"),
+            (
+                Problem::RoutingKeyWithoutExchange,
+                "routing_key_but_no_dlx_defined",
+            ),
+            (
+                Problem::UnsupportedQueueType("foo".into()),
+                "\"unsupported queue type 'foo'\"",
+            ),
+            (
+                Problem::UnsupportedQueueVersion(1),
+                "\"unsupported queue version '1'\"",
+            ),
+            (Problem::InvalidQueueLocator, "invalid_queue_locator_arg"),
+        ];
+        for (problem, want) in rows {
+            let want = format!("invalid arg 'x-arg' for queue 'q' in vhost '/': {want}");
+            assert_eq!(e("x-arg", problem), (406, want));
+        }
+        let want =
+            "invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue 'q' in vhost '/'";
         let got = e("x-dead-letter-exchange", Problem::InvalidType("signedint"));
-        assert_eq!(
-            got.1,
-            "invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue 'q' in vhost '/'"
-        );
+        assert_eq!(got, (406, want.into()));
+        let want =
+            "invalid arg 'x-max-age' for queue 'q' in vhost '/' of queue type rabbit_classic_queue";
+        assert_eq!(e("x-max-age", Problem::NotForThisType), (406, want.into()));
     }
 }

@@ -77,7 +77,7 @@ pub enum Problem {
     RoutingKeyWithoutExchange,
     UnsupportedQueueType(String),
     UnsupportedQueueVersion(i64),
-    InvalidQueueMode,
+    InvalidQueueLocator,
     /// A dead-letter exchange that is no string; RabbitMQ words this differently.
     InvalidType(&'static str),
     /// Known to RabbitMQ for other types of queue.
@@ -86,111 +86,104 @@ pub enum Problem {
     NotSupportedYet,
 }
 
-type Parse = fn(&mut Draft, &FieldValue) -> Result<(), Problem>;
+type Parse = fn(&mut QueueSettings, &FieldValue) -> Result<(), Problem>;
 
 struct Argument {
     key: &'static str,
+    /// RabbitMQ looks at the dead-letter exchange and at the type of the queue before the rest.
+    first: bool,
     parse: Parse,
 }
 
-#[derive(Default)]
-struct Draft {
-    settings: QueueSettings,
-    dlx: Option<Box<str>>,
-    dlk: Option<Box<str>>,
+const fn argument(key: &'static str, parse: Parse) -> Argument {
+    Argument {
+        key,
+        first: false,
+        parse,
+    }
+}
+
+const fn first_argument(key: &'static str, parse: Parse) -> Argument {
+    Argument {
+        key,
+        first: true,
+        parse,
+    }
 }
 
 /// Every argument of a classic queue that is validated, and compared when the queue is declared
-/// again.
+/// again, in RabbitMQ's order: of two that do not do, it names the first.
 const QUEUE_ARGUMENTS: &[Argument] = &[
-    Argument {
-        key: "x-dead-letter-exchange",
-        parse: |d, v| set(&mut d.dlx, string(v)?),
-    },
-    Argument {
-        key: "x-dead-letter-routing-key",
-        parse: |d, v| set(&mut d.dlk, text(v)?),
-    },
-    Argument {
-        key: "x-message-ttl",
-        parse: |d, v| set(&mut d.settings.message_ttl, millis(v)?),
-    },
-    Argument {
-        key: "x-expires",
-        parse: |d, v| match millis(v)? {
-            0 => Err(Problem::ValueZero),
-            ms => set(&mut d.settings.expires, ms),
-        },
-    },
-    Argument {
-        key: "x-max-length",
-        parse: |d, v| set(&mut d.settings.max_length, count(v)?),
-    },
-    Argument {
-        key: "x-max-length-bytes",
-        parse: |d, v| set(&mut d.settings.max_length_bytes, count(v)?),
-    },
-    Argument {
-        key: "x-overflow",
-        parse: |d, v| {
-            d.settings.overflow = match v.as_str() {
-                Some("drop-head") => Overflow::DropHead,
-                Some("reject-publish") => Overflow::RejectPublish,
-                Some("reject-publish-dlx") => Overflow::RejectPublishDlx,
-                Some(other) => return Err(Problem::InvalidOverflow(other.to_string())),
-                None => return Err(Problem::UnacceptableType(v.type_name())),
-            };
-            Ok(())
-        },
-    },
-    Argument {
-        key: "x-max-priority",
-        parse: |d, v| match integer(v)? {
-            n if n < 0 => Err(Problem::ValueNegative(n)),
-            n => set(
-                &mut d.settings.max_priority,
-                u8::try_from(n).map_err(|_| Problem::MaxValueExceeded(n))?,
-            ),
-        },
-    },
-    Argument {
-        key: "x-single-active-consumer",
-        parse: |d, v| {
-            let FieldValue::Bool(on) = v else {
-                return Err(Problem::UnacceptableType(v.type_name()));
-            };
-            d.settings.single_active_consumer = *on;
-            Ok(())
-        },
-    },
-    Argument {
-        key: "x-queue-type",
-        parse: |_, v| match v.as_str() {
-            Some("classic") => Ok(()),
-            Some(other) => Err(Problem::UnsupportedQueueType(other.to_string())),
-            None => Err(Problem::UnacceptableType(v.type_name())),
-        },
-    },
-    Argument {
-        key: "x-queue-mode",
-        parse: |_, v| match v.as_str() {
-            Some("default" | "lazy") => Ok(()),
-            _ => Err(Problem::InvalidQueueMode),
-        },
-    },
-    Argument {
-        key: "x-queue-version",
-        parse: |_, v| match integer(v)? {
-            2 => Ok(()),
-            n => Err(Problem::UnsupportedQueueVersion(n)),
-        },
-    },
+    argument("x-expires", |s, v| match millis(v)? {
+        0 => Err(Problem::ValueZero),
+        ms => set(&mut s.expires, ms),
+    }),
+    argument("x-message-ttl", |s, v| set(&mut s.message_ttl, millis(v)?)),
+    first_argument("x-dead-letter-exchange", |s, v| {
+        let Some(exchange) = v.as_str() else {
+            return Err(Problem::InvalidType(v.type_name()));
+        };
+        s.dead_letter = Some(DeadLetterTarget {
+            exchange: exchange.into(),
+            routing_key: None,
+        });
+        Ok(())
+    }),
+    argument("x-dead-letter-routing-key", |s, v| {
+        let key = text(v)?;
+        match &mut s.dead_letter {
+            Some(target) => set(&mut target.routing_key, key.into()),
+            None => Err(Problem::RoutingKeyWithoutExchange),
+        }
+    }),
+    argument("x-max-length", |s, v| set(&mut s.max_length, count(v)?)),
+    argument("x-max-length-bytes", |s, v| {
+        set(&mut s.max_length_bytes, count(v)?)
+    }),
+    argument("x-max-priority", |s, v| match integer(v)? {
+        n if n < 0 => Err(Problem::ValueNegative(n)),
+        n => set(
+            &mut s.max_priority,
+            u8::try_from(n).map_err(|_| Problem::MaxValueExceeded(n))?,
+        ),
+    }),
+    argument("x-overflow", |s, v| {
+        s.overflow = match text(v)? {
+            "drop-head" => Overflow::DropHead,
+            "reject-publish" => Overflow::RejectPublish,
+            "reject-publish-dlx" => Overflow::RejectPublishDlx,
+            other => return Err(Problem::InvalidOverflow(other.to_string())),
+        };
+        Ok(())
+    }),
+    // Without effect since RabbitMQ 3.12: any value is taken, and compared.
+    argument("x-queue-mode", |_, _| Ok(())),
+    argument("x-queue-version", |_, v| match integer(v)? {
+        2 => Ok(()),
+        n => Err(Problem::UnsupportedQueueVersion(n)),
+    }),
+    argument("x-single-active-consumer", |s, v| {
+        let FieldValue::Bool(on) = v else {
+            return Err(Problem::UnacceptableType(v.type_name()));
+        };
+        s.single_active_consumer = *on;
+        Ok(())
+    }),
+    first_argument("x-queue-type", |_, v| match text(v)? {
+        "classic" => Ok(()),
+        other => Err(Problem::UnsupportedQueueType(other.to_string())),
+    }),
+    // On one node there is one choice; what RabbitMQ takes is taken.
+    argument("x-queue-leader-locator", |_, v| match text(v)? {
+        "client-local" | "balanced" | "random" | "least-leaders" | "min-masters" => Ok(()),
+        _ => Err(Problem::InvalidQueueLocator),
+    }),
 ];
 
 /// Known to RabbitMQ for quorum queues and streams only.
 const OTHER_TYPES: &[&str] = &[
-    "x-delivery-limit",
     "x-dead-letter-strategy",
+    "x-delivery-limit",
     "x-quorum-initial-group-size",
     "x-initial-cluster-size",
     "x-max-in-memory-length",
@@ -235,16 +228,8 @@ fn millis(v: &FieldValue) -> Result<u64, Problem> {
     }
 }
 
-fn string(v: &FieldValue) -> Result<Box<str>, Problem> {
-    v.as_str()
-        .map(Into::into)
-        .ok_or(Problem::InvalidType(v.type_name()))
-}
-
-fn text(v: &FieldValue) -> Result<Box<str>, Problem> {
-    v.as_str()
-        .map(Into::into)
-        .ok_or(Problem::UnacceptableType(v.type_name()))
+fn text(v: &FieldValue) -> Result<&str, Problem> {
+    v.as_str().ok_or(Problem::UnacceptableType(v.type_name()))
 }
 
 impl QueueSettings {
@@ -253,13 +238,15 @@ impl QueueSettings {
     /// # Errors
     /// The first argument that does not do.
     pub fn parse(arguments: &FieldTable) -> Result<QueueSettings, ArgumentError> {
-        let mut draft = Draft::default();
-        for argument in QUEUE_ARGUMENTS {
-            if let Some(value) = arguments.get(argument.key) {
-                (argument.parse)(&mut draft, value).map_err(|problem| ArgumentError {
-                    argument: argument.key,
-                    problem,
-                })?;
+        let mut settings = QueueSettings::default();
+        for round in [true, false] {
+            for argument in QUEUE_ARGUMENTS.iter().filter(|a| a.first == round) {
+                if let Some(value) = arguments.get(argument.key) {
+                    (argument.parse)(&mut settings, value).map_err(|problem| ArgumentError {
+                        argument: argument.key,
+                        problem,
+                    })?;
+                }
             }
         }
         for (list, problem) in [
@@ -270,21 +257,6 @@ impl QueueSettings {
                 return Err(ArgumentError { argument, problem });
             }
         }
-        let mut settings = draft.settings;
-        settings.dead_letter = match (draft.dlx, draft.dlk) {
-            (Some(exchange), routing_key) => Some(DeadLetterTarget {
-                exchange,
-                routing_key,
-            }),
-            (None, None) => None,
-            (None, Some(_)) => {
-                let argument = "x-dead-letter-routing-key";
-                return Err(ArgumentError {
-                    argument,
-                    problem: Problem::RoutingKeyWithoutExchange,
-                });
-            }
-        };
         Ok(settings)
     }
 }
@@ -410,6 +382,8 @@ pub fn parse_expiration(text: &str) -> Result<u64, ExpirationError> {
         Ok(n) if n < 0 => Err(ExpirationError::ValueNegative(n)),
         Ok(n) if n > MILLIS_MAX => Err(ExpirationError::ValueTooLarge(n)),
         Ok(n) => Ok(n.unsigned_abs()),
+        // Digits that no integer of 64 bits holds.
+        Err(_) if text.starts_with('-') => Err(ExpirationError::ValueNegative(i64::MIN)),
         Err(_) => Err(ExpirationError::ValueTooLarge(i64::MAX)),
     }
 }
@@ -487,6 +461,58 @@ mod tests {
         );
     }
 
+    /// Tried on RabbitMQ 4.3.6, one argument less each time.
+    #[test]
+    fn of_several_bad_arguments_the_first_in_rabbitmqs_order_is_named() {
+        let mut t = one("x-delivery-limit", 1i64);
+        t.insert("x-queue-leader-locator", "foo");
+        t.insert("x-single-active-consumer", 1i64);
+        t.insert("x-queue-version", 1i64);
+        t.insert("x-overflow", "foo");
+        t.insert("x-max-priority", -1i64);
+        t.insert("x-max-length-bytes", -1i64);
+        t.insert("x-max-length", -1i64);
+        t.insert("x-dead-letter-routing-key", 1i64);
+        t.insert("x-message-ttl", -1i64);
+        t.insert("x-expires", 0i64);
+        t.insert("x-queue-type", "foo");
+        t.insert("x-dead-letter-exchange", 1i64);
+        let mut named = vec![];
+        while let Err(e) = QueueSettings::parse(&t) {
+            t.remove(e.argument);
+            named.push(e.argument);
+        }
+        let want = [
+            "x-dead-letter-exchange",
+            "x-queue-type",
+            "x-expires",
+            "x-message-ttl",
+            "x-dead-letter-routing-key",
+            "x-max-length",
+            "x-max-length-bytes",
+            "x-max-priority",
+            "x-overflow",
+            "x-queue-version",
+            "x-single-active-consumer",
+            "x-queue-leader-locator",
+            "x-delivery-limit",
+        ];
+        assert_eq!(named, want);
+    }
+
+    #[test]
+    fn arguments_without_effect_are_taken_and_compared() {
+        let odd = one("x-queue-mode", 1i64);
+        assert!(QueueSettings::parse(&odd).is_ok());
+        assert!(queue_equivalence(&odd, &FieldTable::new()).is_err());
+        let balanced = one("x-queue-leader-locator", "balanced");
+        assert!(QueueSettings::parse(&balanced).is_ok());
+        assert!(queue_equivalence(&FieldTable::new(), &balanced).is_err());
+        let old = one("x-queue-master-locator", "min-masters");
+        assert!(QueueSettings::parse(&old).is_ok());
+        assert_eq!(queue_equivalence(&FieldTable::new(), &old), Ok(()));
+    }
+
     #[test]
     fn only_known_arguments_are_compared_and_integers_by_number() {
         let a = one("x-message-ttl", FieldValue::I32(5));
@@ -515,6 +541,23 @@ mod tests {
             parse_expiration("-1"),
             Err(ExpirationError::ValueNegative(-1))
         );
-        assert!(parse_expiration("315360000001").is_err());
+        assert_eq!(
+            parse_expiration("315360000001"),
+            Err(ExpirationError::ValueTooLarge(315_360_000_001))
+        );
+        assert_eq!(
+            (parse_expiration("+5"), parse_expiration("-0")),
+            (Ok(5), Ok(0))
+        );
+        assert_eq!(parse_expiration(""), Err(ExpirationError::NoInteger));
+        assert_eq!(parse_expiration(" 5"), Err(ExpirationError::NoInteger));
+        assert!(matches!(
+            parse_expiration("99999999999999999999"),
+            Err(ExpirationError::ValueTooLarge(_))
+        ));
+        assert!(matches!(
+            parse_expiration("-99999999999999999999"),
+            Err(ExpirationError::ValueNegative(_))
+        ));
     }
 }

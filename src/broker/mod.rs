@@ -62,13 +62,21 @@ pub struct Broker {
     pub totals: totals::Totals,
 }
 
-/// A definition that was set aside at start, with the reason.
+/// A definition that cannot be read, with the reason.
 pub type Skipped = (String, DefinitionError);
 
 impl Broker {
-    /// A broker with what the store has. Definitions that cannot be read are returned: a broker
-    /// that starts without them, and says so, serves better than one that does not start.
-    pub fn new(log: Arc<dyn MessageLog>, stored: &[Definition]) -> (Broker, Vec<Skipped>) {
+    /// A broker with what the store has. Most definitions that cannot be read are returned: a
+    /// broker that starts without them, and says so, serves better than one that does not start.
+    ///
+    /// # Errors
+    /// A vhost, a queue, or a counter of ids that cannot be read, such as one that a later version
+    /// wrote. Recovery takes the messages of a queue that it does not know for done with, so that
+    /// to start without the queue would be to lose them.
+    pub fn new(
+        log: Arc<dyn MessageLog>,
+        stored: &[Definition],
+    ) -> Result<(Broker, Vec<Skipped>), Skipped> {
         let broker = Broker {
             vhosts: RwLock::default(),
             access: Access::default(),
@@ -93,14 +101,18 @@ impl Broker {
         for kind in order {
             for (_, key, value) in stored.iter().filter(|(k, ..)| *k == kind) {
                 if let Err(error) = broker.restore(kind, key, value) {
-                    skipped.push((
-                        format!("{kind:?} {}", key_parts(key).unwrap_or_default().join(" ")),
-                        error,
-                    ));
+                    let what = format!("{kind:?} {}", key_parts(key).unwrap_or_default().join(" "));
+                    if matches!(
+                        kind,
+                        DefinitionKind::Meta | DefinitionKind::Vhost | DefinitionKind::Queue
+                    ) {
+                        return Err((what, error));
+                    }
+                    skipped.push((what, error));
                 }
             }
         }
-        (broker, skipped)
+        Ok((broker, skipped))
     }
 
     fn restore(

@@ -16,6 +16,7 @@ use super::definitions::{self, StoredBinding, StoredQueue};
 use super::effects::Effects;
 use super::exchange::{
     Destination, Exchange, ExchangeInfo, ExchangeType, HeadersMatch, MatchArgumentError,
+    TOPIC_HASHES_MAX,
 };
 use super::ports::{DefinitionKind, LogFailed, Lsn, MessageLog, QueueId, Records};
 use super::queue::{DeleteIf, DeleteRefused, Queue, QueueInfo};
@@ -68,6 +69,8 @@ pub enum TopologyError {
     AlternateType(String, &'static str),
     /// `x-match` of a binding.
     Match(MatchArgumentError),
+    /// More than [`TOPIC_HASHES_MAX`] `#` in a topic binding key: the key, and how many.
+    TopicHashes(String, usize),
     /// A queue has consumers.
     QueueInUse(String),
     /// A queue has messages.
@@ -126,6 +129,20 @@ struct Links {
     sources: HashMap<Destination, Vec<Arc<Exchange>>>,
     /// Exclusive queues by owner.
     exclusive: HashMap<ConnectionId, Vec<Arc<Queue>>>,
+    /// Position of the latest definition. Whoever declares what is there already waits for it: the
+    /// first declaration may not be durable yet, and a reply says that it is.
+    changed_at: Lsn,
+}
+
+impl Links {
+    /// What a declaration waits for that finds what it asks for.
+    fn settled_at(&self, durable: bool) -> Lsn {
+        if durable {
+            self.changed_at
+        } else {
+            Lsn::default()
+        }
+    }
 }
 
 /// A vhost. See the module.
@@ -185,7 +202,7 @@ impl Vhost {
         self.exchanges.read().expect(UNPOISONED).get(name).cloned()
     }
 
-    /// A queue by name.
+    /// A queue by name. It may be marked as deleted: whoever did that is about to unlink it.
     pub fn queue(&self, name: &str) -> Option<Arc<Queue>> {
         self.queues.read().expect(UNPOISONED).get(name).cloned()
     }
@@ -221,6 +238,7 @@ impl Vhost {
     ) -> Result<Arc<Queue>, TopologyError> {
         let queue = self
             .queue(name)
+            .filter(|q| !q.is_deleted())
             .ok_or_else(|| TopologyError::NoQueue(name.into()))?;
         match queue.info().exclusive_owner {
             Some(owner) if owner != connection => Err(TopologyError::Locked(name.into())),
@@ -237,11 +255,12 @@ impl Vhost {
             .ok_or_else(|| TopologyError::NoExchange(name.into()))
     }
 
-    fn append(&self, records: &mut Records) -> Result<Lsn, TopologyError> {
+    fn append(&self, links: &mut Links, records: &mut Records) -> Result<Lsn, TopologyError> {
         if records.is_empty() {
             return Ok(Lsn::default());
         }
-        Ok(self.log.append(records)?.lsn)
+        links.changed_at = self.log.append(records)?.lsn;
+        Ok(links.changed_at)
     }
 
     /// `exchange.declare`, not passive.
@@ -254,10 +273,10 @@ impl Vhost {
         if d.name.is_empty() {
             return Err(TopologyError::DefaultExchange);
         }
-        let _links = self.links.lock();
+        let mut links = self.links.lock();
         if let Some(existing) = self.exchange(d.name) {
             return exchange_equivalence(&existing.info, kind, d)
-                .map(|()| Lsn::default())
+                .map(|()| links.settled_at(existing.info.durable))
                 .map_err(|e| TopologyError::ExchangeDiffers(d.name.into(), e));
         }
         if d.name.starts_with("amq.") {
@@ -288,7 +307,7 @@ impl Vhost {
                 .definitions
                 .push(definitions::put_exchange(&self.name, &info));
         }
-        let lsn = self.append(&mut records)?;
+        let lsn = self.append(&mut links, &mut records)?;
         self.exchanges
             .write()
             .expect(UNPOISONED)
@@ -316,14 +335,13 @@ impl Vhost {
         }
         let mut records = Records::default();
         self.unlink_exchange(&mut links, &exchange, &mut records);
-        self.append(&mut records)
+        self.append(&mut links, &mut records)
     }
 
     /// Takes an exchange out, with its bindings on both sides and the exchanges that go with them.
     fn unlink_exchange(&self, links: &mut Links, exchange: &Arc<Exchange>, records: &mut Records) {
         let mut gone = vec![exchange.clone()];
         while let Some(exchange) = gone.pop() {
-            exchange.mark_deleted();
             self.exchanges
                 .write()
                 .expect(UNPOISONED)
@@ -349,6 +367,8 @@ impl Vhost {
                 self.forget_source(links, destination, &exchange);
                 self.remove_stored(&exchange, destination, key, arguments, records);
             }
+            // Last, so that no route found in between is remembered.
+            exchange.mark_deleted();
             gone.extend(self.unbind_destination(links, &Destination::Exchange(exchange), records));
         }
     }
@@ -447,7 +467,7 @@ impl Vhost {
                     continue;
                 }
                 redeclare(queue.info(), d, durable)?;
-                return Ok((queue, Lsn::default(), false));
+                return Ok((queue, links.settled_at(durable), false));
             }
             let settings = QueueSettings::parse(d.arguments)
                 .map_err(|e| TopologyError::Argument(name.into(), e))?;
@@ -466,9 +486,11 @@ impl Vhost {
                     arguments: d.arguments.clone(),
                 };
                 records.definitions.push(stored.put(&self.name));
-                records.definitions.push(next_queue_id_change(number + 1));
+                records
+                    .definitions
+                    .push(self.next_queue_id_change(number + 1));
             }
-            let lsn = self.append(&mut records)?;
+            let lsn = self.append(&mut links, &mut records)?;
             let queue = Queue::new(QueueInfo {
                 id: QueueId(id),
                 vhost: self.name.clone(),
@@ -525,7 +547,7 @@ impl Vhost {
                 .get(&info.name[..])
                 .is_some_and(|q| Arc::ptr_eq(q, queue))
             {
-                return Ok(Lsn::default());
+                return Ok(links.settled_at(info.durable));
             }
             queues.remove(&info.name[..]);
         }
@@ -549,7 +571,7 @@ impl Vhost {
         {
             self.unlink_exchange(&mut links, &unused, &mut records);
         }
-        let lsn = self.append(&mut records)?;
+        let lsn = self.append(&mut links, &mut records)?;
         // Nobody waits for the end of a queue that did not survive anyway.
         Ok(if info.durable { lsn } else { Lsn::default() })
     }
@@ -581,9 +603,6 @@ impl Vhost {
     pub fn bind(&self, b: &BindingSpec<'_>) -> Result<Lsn, TopologyError> {
         let mut links = self.links.lock();
         let source = self.lookup_exchange(b.source)?;
-        if source.info.kind == ExchangeType::Headers {
-            HeadersMatch::of(b.arguments).map_err(TopologyError::Match)?;
-        }
         let gone = match b.destination {
             Destination::Queue(q) => q
                 .is_deleted()
@@ -595,14 +614,16 @@ impl Vhost {
         if let Some(error) = gone {
             return Err(error);
         }
+        validate_binding(source.info.kind, b)?;
         if self.is_bound(b) {
-            return Ok(Lsn::default());
+            let durable = source.info.durable && b.destination.durable();
+            return Ok(links.settled_at(durable));
         }
         let mut records = Records::default();
         if let Some(stored) = self.stored(&source, b.destination, b.routing_key, b.arguments) {
             records.definitions.push(stored.put(&self.name));
         }
-        let lsn = self.append(&mut records)?;
+        let lsn = self.append(&mut links, &mut records)?;
         source
             .router_mut()
             .bind(b.routing_key, b.arguments, b.destination);
@@ -623,15 +644,14 @@ impl Vhost {
         let Some(source) = self.exchange(b.source) else {
             return Ok(Lsn::default());
         };
-        let (was_there, empty, still) = {
+        let (bound, empty, still) = {
             let mut router = source.router_mut();
-            let was_there = router.unbind(b.routing_key, b.arguments, b.destination);
-            let still = router.iter().any(|(d, ..)| d == b.destination);
-            (was_there, router.is_empty(), still)
+            let bound = router.unbind(b.routing_key, b.arguments, b.destination);
+            (bound, router.is_empty(), router.leads_to(b.destination))
         };
-        if !was_there {
+        let Some(arguments) = bound else {
             return Ok(Lsn::default());
-        }
+        };
         source.changed();
         if !still {
             self.forget_source(&mut links, b.destination, &source);
@@ -641,13 +661,23 @@ impl Vhost {
             &source,
             b.destination,
             b.routing_key,
-            b.arguments,
+            &arguments,
             &mut records,
         );
         if empty && source.info.auto_delete {
             self.unlink_exchange(&mut links, &source, &mut records);
         }
-        self.append(&mut records)
+        self.append(&mut links, &mut records)
+    }
+
+    /// The change that notes the next id of a queue: ids are never used twice. The counter is shared,
+    /// so each vhost notes it under a key of its own, in the order of its own changes; the highest
+    /// counts. Under one key an earlier number of one vhost could replace a later one of another.
+    fn next_queue_id_change(&self, next: u64) -> super::ports::DefinitionChange {
+        let mut t = FieldTable::new();
+        t.insert("next", next as i64);
+        let key = [super::NEXT_QUEUE_ID.as_bytes(), self.name.as_bytes()];
+        definitions::put(DefinitionKind::Meta, &key, &t)
     }
 
     // ----- recovery: what the store has, without writing it again -----------------------------
@@ -702,11 +732,21 @@ impl Vhost {
     }
 }
 
-/// The change that notes the next id of a queue: ids are never used twice.
-fn next_queue_id_change(next: u64) -> super::ports::DefinitionChange {
-    let mut t = FieldTable::new();
-    t.insert("next", next as i64);
-    definitions::put(DefinitionKind::Meta, &[super::NEXT_QUEUE_ID.as_bytes()], &t)
+/// Whether an exchange of this type takes such a binding.
+fn validate_binding(kind: ExchangeType, b: &BindingSpec<'_>) -> Result<(), TopologyError> {
+    match kind {
+        ExchangeType::Headers => HeadersMatch::of(b.arguments)
+            .map(|_| ())
+            .map_err(TopologyError::Match),
+        ExchangeType::Topic => {
+            let hashes = b.routing_key.split('.').filter(|word| *word == "#").count();
+            if hashes <= TOPIC_HASHES_MAX {
+                return Ok(());
+            }
+            Err(TopologyError::TopicHashes(b.routing_key.into(), hashes))
+        }
+        ExchangeType::Direct | ExchangeType::Fanout => Ok(()),
+    }
 }
 
 fn exchange_equivalence(
@@ -747,3 +787,6 @@ fn redeclare(info: &QueueInfo, d: &QueueDeclare<'_>, durable: bool) -> Result<()
         .and_then(|()| queue_equivalence(&info.arguments, d.arguments))
         .map_err(|e| TopologyError::QueueDiffers(info.name.to_string(), e))
 }
+
+#[cfg(test)]
+pub(super) mod tests;

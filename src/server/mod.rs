@@ -151,7 +151,8 @@ impl Server {
         let (log, stored) = SegmentedLog::open(options, Arc::new(storage::files::Disk))?;
         let log = Arc::new(log);
         let port: Arc<dyn MessageLog> = log.clone();
-        let (broker, skipped) = Broker::new(port, &stored);
+        let (broker, skipped) = Broker::new(port, &stored)
+            .map_err(|(what, why)| io::Error::other(format!("cannot read {what}: {why}")))?;
         for (what, why) in skipped {
             tracing::error!("definition left out: {what}: {why}");
         }

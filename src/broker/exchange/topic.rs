@@ -1,17 +1,23 @@
 //! Topic patterns as a trie of words.
 //!
 //! Words are split by `.`; `*` stands for exactly one word (also an empty one), `#` for any number
-//! of words, also none. The match visits each (node, position) pair at most once where `#` is
-//! involved, so hostile patterns cannot make it explode.
+//! of words, also none. A key is matched as an automaton reads its input: word by word, with the set
+//! of nodes that the words so far can have led to. No node is in that set twice, so that hostile
+//! patterns and keys cannot make the work explode.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use super::destinations::Destinations;
 
 #[derive(Debug)]
 struct Node<D> {
     words: HashMap<Box<str>, usize>,
     star: Option<usize>,
     hash: Option<usize>,
-    here: Vec<D>,
+    /// Reached by `#`: takes any further word and stays.
+    repeats: bool,
+    here: Destinations<D>,
 }
 
 impl<D> Default for Node<D> {
@@ -20,8 +26,15 @@ impl<D> Default for Node<D> {
             words: HashMap::new(),
             star: None,
             hash: None,
-            here: Vec::new(),
+            repeats: false,
+            here: Destinations::default(),
         }
+    }
+}
+
+impl<D: Clone + Eq + Hash> Node<D> {
+    fn leads_nowhere(&self) -> bool {
+        self.here.is_empty() && self.words.is_empty() && self.star.is_none() && self.hash.is_none()
     }
 }
 
@@ -30,7 +43,6 @@ impl<D> Default for Node<D> {
 pub(super) struct TopicTrie<D> {
     nodes: Vec<Node<D>>,
     free: Vec<usize>,
-    has_hash: bool,
 }
 
 impl<D> Default for TopicTrie<D> {
@@ -38,14 +50,13 @@ impl<D> Default for TopicTrie<D> {
         TopicTrie {
             nodes: vec![Node::default()],
             free: Vec::new(),
-            has_hash: false,
         }
     }
 }
 
 const ROOT: usize = 0;
 
-impl<D: Clone + Eq> TopicTrie<D> {
+impl<D: Clone + Eq + Hash> TopicTrie<D> {
     fn child(&self, at: usize, word: &str) -> Option<usize> {
         let node = &self.nodes[at];
         match word {
@@ -61,7 +72,7 @@ impl<D: Clone + Eq> TopicTrie<D> {
         pattern.split('.').filter(move |_| !none)
     }
 
-    pub(super) fn insert(&mut self, pattern: &str, destination: D) {
+    pub(super) fn insert(&mut self, pattern: &str, destination: &D) {
         let mut at = ROOT;
         for word in Self::words(pattern) {
             at = match self.child(at, word) {
@@ -76,7 +87,7 @@ impl<D: Clone + Eq> TopicTrie<D> {
                         "*" => node.star = Some(new),
                         "#" => {
                             node.hash = Some(new);
-                            self.has_hash = true;
+                            self.nodes[new].repeats = true;
                         }
                         word => drop(node.words.insert(word.into(), new)),
                     }
@@ -84,7 +95,7 @@ impl<D: Clone + Eq> TopicTrie<D> {
                 }
             };
         }
-        self.nodes[at].here.push(destination);
+        self.nodes[at].here.add(destination);
     }
 
     pub(super) fn remove(&mut self, pattern: &str, destination: &D) {
@@ -97,15 +108,10 @@ impl<D: Clone + Eq> TopicTrie<D> {
             path.push((at, word));
             at = next;
         }
-        self.nodes[at].here.retain(|d| d != destination);
+        self.nodes[at].here.remove(destination);
         // Take away what leads nowhere any more.
         for (parent, word) in path.into_iter().rev() {
-            let node = &self.nodes[at];
-            if !(node.here.is_empty()
-                && node.words.is_empty()
-                && node.star.is_none()
-                && node.hash.is_none())
-            {
+            if !self.nodes[at].leads_nowhere() {
                 return;
             }
             self.nodes[at] = Node::default();
@@ -120,26 +126,42 @@ impl<D: Clone + Eq> TopicTrie<D> {
         }
     }
 
+    /// Appends the destinations of a key; one that several patterns lead to comes several times.
     pub(super) fn route(&self, key: &str, out: &mut Vec<D>) {
-        let words: Vec<&str> = Self::words(key).collect();
-        let mut seen = HashSet::new();
-        let mut stack = vec![(ROOT, 0)];
-        while let Some((at, position)) = stack.pop() {
-            if self.has_hash && !seen.insert((at, position)) {
-                continue;
-            }
-            let node = &self.nodes[at];
-            if let Some(hash) = node.hash {
-                // No word, or any number of them.
-                stack.extend((position..=words.len()).map(|p| (hash, p)));
-            }
-            match words.get(position) {
-                None => out.extend(node.here.iter().cloned()),
-                Some(word) => {
-                    stack.extend(node.words.get(*word).map(|next| (*next, position + 1)));
-                    stack.extend(node.star.map(|next| (next, position + 1)));
+        let (mut active, mut next) = (Vec::new(), Vec::new());
+        self.enter(ROOT, &mut active);
+        for word in Self::words(key) {
+            let mut repeated = false;
+            for &at in &active {
+                let node = &self.nodes[at];
+                if node.repeats {
+                    // The nodes behind a further `#` are in the set already, and stay likewise.
+                    next.push(at);
+                    repeated = true;
+                }
+                for child in node.words.get(word).copied().into_iter().chain(node.star) {
+                    self.enter(child, &mut next);
                 }
             }
+            if repeated {
+                // A node behind `#` may have been entered through its parent as well.
+                next.sort_unstable();
+                next.dedup();
+            }
+            std::mem::swap(&mut active, &mut next);
+            next.clear();
+        }
+        for at in active {
+            self.nodes[at].here.append_to(out);
+        }
+    }
+
+    /// Adds a node that the words so far lead to, with what `#` for no word leads to from there.
+    fn enter(&self, at: usize, active: &mut Vec<usize>) {
+        let mut at = Some(at);
+        while let Some(node) = at {
+            active.push(node);
+            at = self.nodes[node].hash;
         }
     }
 }
@@ -174,7 +196,7 @@ mod tests {
         ) {
             let mut trie = TopicTrie::default();
             for (i, p) in patterns.iter().enumerate() {
-                trie.insert(p, i);
+                trie.insert(p, &i);
             }
             let gone = |i: usize| removed & (1 << i) != 0;
             for (i, p) in patterns.iter().enumerate().filter(|(i, _)| gone(*i)) {
