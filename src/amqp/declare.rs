@@ -4,7 +4,7 @@ use super::connection::Connection;
 use super::errors::{self, Exception};
 use super::publish::REPLY_TO;
 use crate::broker::access::Permission;
-use crate::broker::exchange::Destination;
+use crate::broker::exchange::{Destination, ExchangeType};
 use crate::broker::ports::Lsn;
 use crate::broker::queue::DeleteIf;
 use crate::broker::vhost::{BindingSpec, ExchangeDeclare, QueueDeclare, TopologyError, clean_name};
@@ -42,6 +42,9 @@ impl Connection {
         }
         let arguments = m.arguments.to_table();
         // An unknown type and the default exchange are refused before anybody's permissions.
+        if ExchangeType::parse(m.type_).is_none() {
+            return Err(self.refused(&TopologyError::UnknownType(m.type_.into())));
+        }
         if name.is_empty() {
             return Err(self.refused(&TopologyError::DefaultExchange));
         }
@@ -291,7 +294,8 @@ impl Connection {
             }
         }
         let queue = vhost
-            .lookup_queue(&name, self.id)
+            .lookup_exchange(&exchange)
+            .and_then(|_| vhost.lookup_queue(&name, self.id))
             .map_err(|e| self.refused(&e))?;
         let destination = Destination::Queue(queue);
         let spec = BindingSpec {

@@ -13,7 +13,7 @@ use crate::broker::message::{FLAG_PERSISTENT, Message, Parts};
 use crate::broker::outlet::{Delivery, NO_SLOT};
 use crate::broker::ports::MessageId;
 use crate::broker::queue::Entry;
-use crate::broker::routing::RouteError;
+use crate::broker::routing::{RouteError, route_keys};
 use crate::protocol::encode::{self, Content};
 use crate::protocol::frame::{FrameKind, FrameRef};
 use crate::protocol::methods::basic;
@@ -198,20 +198,14 @@ impl Connection {
             .routes
             .route(&vhost, &a.exchange, &a.routing_key, properties)
             .map_err(|e| route_error(&e, a, &vhost.name))?;
-        let mut more = Vec::new();
+        let more;
         let queues = match closer.as_ref().filter(|c| !c.keys.is_empty()) {
             None => queues,
             Some(c) => {
-                more.extend_from_slice(queues);
-                for key in &c.keys {
-                    let found =
-                        crate::broker::routing::route_once(&vhost, &a.exchange, key, properties);
-                    for queue in found.unwrap_or_default() {
-                        if !more.iter().any(|q| std::sync::Arc::ptr_eq(q, &queue)) {
-                            more.push(queue);
-                        }
-                    }
-                }
+                // All keys at once: an alternate exchange is for what none of them routes.
+                let mut keys = vec![a.routing_key.as_str()];
+                keys.extend(c.keys.iter().map(String::as_str));
+                more = route_keys(&vhost, &a.exchange, &keys, properties).unwrap_or_default();
                 &more
             }
         };

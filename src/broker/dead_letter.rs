@@ -8,7 +8,7 @@ use super::Broker;
 use super::batch::Batch;
 use super::effects::{Dead, DeathReason};
 use super::message::{FLAG_DEAD_LETTERED, Message, Parts};
-use super::routing::route_once;
+use super::routing::route_keys;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::properties::{Properties, PropertiesRef};
 
@@ -54,20 +54,9 @@ pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64)
         flags: message.flags() | FLAG_DEAD_LETTERED,
     };
     let reborn = Message::new(&parts, message.body());
-    let mut queues = Vec::new();
-    for key in &keys {
-        let found = route_once(
-            &vhost,
-            &target.exchange,
-            key,
-            PropertiesRef::unchecked(&encoded),
-        );
-        for queue in found.unwrap_or_default() {
-            if !queues.iter().any(|q| std::sync::Arc::ptr_eq(q, &queue)) {
-                queues.push(queue);
-            }
-        }
-    }
+    let properties_ref = PropertiesRef::unchecked(&encoded);
+    let mut queues =
+        route_keys(&vhost, &target.exchange, &keys, properties_ref).unwrap_or_default();
     queues.retain(|q| !is_cycle(&deaths, &q.info().name));
     if !queues.is_empty() {
         batch.publish(
