@@ -220,7 +220,7 @@ section! {
         /// Bytes waiting to be written to a peer above which nothing more is read from it.
         output_bytes_max: Size = Size(4 << 20),
         /// Bytes waiting for the disk above which publishers are not read from.
-        log_backlog_bytes: Size = Size(16 << 20),
+        log_backlog_bytes: Size = Size(8 << 20),
     }
 }
 

@@ -22,8 +22,11 @@ const PAGE_IN_BYTES: u64 = 1 << 20;
 /// Messages moved out of memory under one lock.
 const EVICT_MESSAGES: usize = 1024;
 
+/// Bytes of messages put into the log at once so that they can leave memory.
+const SPILL_BYTES: u64 = 2 << 20;
+
 /// How often memory is compared with its budget.
-const RESIDENCY_INTERVAL: Duration = Duration::from_millis(50);
+const RESIDENCY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Takes requests of queues to the threads that serve them.
 pub(super) struct Workers {
@@ -151,7 +154,11 @@ fn relieve(broker: &Broker) {
 
 /// Puts messages that only memory has into the log, marked as transient. False if there were none.
 fn log_unlogged(broker: &Broker, queue: &Arc<Queue>) -> bool {
-    let found = queue.unlogged(EVICT_MESSAGES);
+    if broker.log().backlog_bytes() > SPILL_BYTES {
+        // The disk is behind: more would only move memory from queues to the log's buffers.
+        return false;
+    }
+    let found = queue.unlogged(EVICT_MESSAGES, SPILL_BYTES);
     if found.is_empty() {
         return false;
     }

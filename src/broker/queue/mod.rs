@@ -390,9 +390,9 @@ impl Queue {
         self.state.lock().evict_all(count)
     }
 
-    /// Messages in memory that the log does not have, at most `count`.
-    pub fn unlogged(&self, count: usize) -> Vec<Unlogged> {
-        self.state.lock().unlogged(count)
+    /// Messages in memory that the log does not have: at most `count`, of about `bytes` in all.
+    pub fn unlogged(&self, count: usize, bytes: u64) -> Vec<Unlogged> {
+        self.state.lock().unlogged(count, bytes)
     }
 
     /// Notes that messages of [`Self::unlogged`] are in the log now.

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::entry::Entry;
+use crate::broker::message::Message;
 use crate::broker::ports::MessageId;
 
 /// Bytes of bodies that stay in memory at the head, about: few large ones, or many small ones.
@@ -339,8 +340,8 @@ impl Level {
     pub(super) fn arrived(
         &mut self,
         seq: u64,
-        message: Option<crate::broker::message::Message>,
-    ) -> Result<Option<Entry>, Option<crate::broker::message::Message>> {
+        message: Option<Message>,
+    ) -> Result<Option<Entry>, Option<Message>> {
         if let Some(entry) = self.requeued.get_mut(&seq) {
             if entry.message.is_some() {
                 return Err(message);
@@ -445,25 +446,23 @@ impl Level {
         moved
     }
 
-    /// Entries in memory that have no copy in the log yet, oldest last, at most `count`.
-    pub(super) fn unlogged(
-        &self,
-        count: usize,
-        into: &mut Vec<(u64, crate::broker::message::Message)>,
-    ) {
-        for entry in self
+    /// Entries in memory that have no copy in the log yet, those nearest to the tail first, at most
+    /// `count`, and about `left` bytes.
+    pub(super) fn unlogged(&self, count: usize, left: &mut u64, into: &mut Vec<(u64, Message)>) {
+        let entries = self
             .back
             .iter()
             .rev()
             .chain(self.front.iter().rev())
-            .chain(self.requeued.values().rev())
-        {
-            if into.len() >= count {
+            .chain(self.requeued.values().rev());
+        for entry in entries {
+            if into.len() >= count || *left == 0 {
                 break;
             }
             if !entry.id.is_some()
                 && let Some(message) = &entry.message
             {
+                *left = left.saturating_sub(message.resident_bytes() as u64);
                 into.push((entry.seq, message.clone()));
             }
         }

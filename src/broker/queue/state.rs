@@ -891,10 +891,11 @@ impl QueueState {
     }
 
     /// Messages that have to be put into the log before they can leave memory.
-    pub(super) fn unlogged(&self, count: usize) -> Vec<Unlogged> {
+    pub(super) fn unlogged(&self, count: usize, bytes: u64) -> Vec<Unlogged> {
         let mut found = Vec::new();
+        let mut left = bytes;
         for level in &self.levels {
-            level.unlogged(count, &mut found);
+            level.unlogged(count, &mut left, &mut found);
         }
         let mut found: Vec<_> = found
             .into_iter()
@@ -904,7 +905,7 @@ impl QueueState {
             })
             .collect();
         for (slot, unacked) in self.unacked.iter().enumerate() {
-            if found.len() >= count {
+            if found.len() >= count || left == 0 {
                 break;
             }
             if let Some(unacked) = unacked
@@ -915,6 +916,7 @@ impl QueueState {
                     slot: slot as u32,
                     seq: unacked.entry.seq,
                 };
+                left = left.saturating_sub(message.resident_bytes() as u64);
                 found.push(Unlogged {
                     at,
                     message: message.clone(),
