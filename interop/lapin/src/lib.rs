@@ -1,0 +1,1 @@
+//! Nothing of its own: the scenarios are in `tests/`.
