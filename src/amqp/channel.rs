@@ -35,6 +35,8 @@ pub(super) struct Assembly {
     pub(super) properties: Vec<u8>,
     pub(super) body: Vec<u8>,
     pub(super) body_size: u64,
+    /// Octets of an oversized body that went by.
+    pub(super) skipped: u64,
 }
 
 /// What the next frame of the channel has to be.

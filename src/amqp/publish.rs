@@ -72,6 +72,7 @@ impl Connection {
                 a.properties.extend_from_slice(header.properties.as_bytes());
                 a.body_size = header.body_size;
                 a.body.clear();
+                a.skipped = 0;
                 if header.body_size > 0 {
                     a.stage = Stage::Body;
                     return Ok(());
@@ -79,12 +80,12 @@ impl Connection {
                 self.publish(number, &[])
             }
             (Stage::Body, FrameKind::Body) => {
-                let size = (a.body.len() + frame.payload.len()) as u64;
+                let size = a.skipped + (a.body.len() + frame.payload.len()) as u64;
                 if size > a.body_size {
                     let text = "content body frame exceeds remaining content size";
                     return Err(Exception::hard(HardCode::FRAME_ERROR, text));
                 }
-                if a.body.is_empty() && size == a.body_size {
+                if a.body.is_empty() && a.skipped == 0 && size == a.body_size {
                     return self.publish(number, frame.payload);
                 }
                 let max = self.settings.max_message_bytes;
@@ -93,10 +94,11 @@ impl Connection {
                     a.body.extend_from_slice(frame.payload);
                 } else {
                     // It will be refused; only its length is needed until it has gone by.
-                    a.body_size -= frame.payload.len() as u64;
-                    if a.body_size > 0 {
+                    a.skipped += frame.payload.len() as u64;
+                    if a.skipped < a.body_size {
                         return Ok(());
                     }
+                    return self.publish(number, &[]);
                 }
                 if a.body.len() as u64 == a.body_size {
                     let body = std::mem::take(&mut a.body);
@@ -337,7 +339,7 @@ impl Connection {
                     }
                     Some(other) => {
                         let text = format!(
-                            "invalid message: {{unacceptable_type_in_header,<<\"{name}\">>,{}}}",
+                            "invalid message: {{unacceptable_type_in_header,\"{name}\",{}}}",
                             other.type_name()
                         );
                         return Err(Exception::soft(SoftCode::PRECONDITION_FAILED, text));

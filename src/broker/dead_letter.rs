@@ -41,11 +41,6 @@ pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64)
         &carbon_copies,
         now,
     );
-    if target.routing_key.is_some()
-        && let Some(headers) = &mut properties.headers
-    {
-        headers.remove("CC");
-    }
     let encoded = properties.encode();
     let parts = Parts {
         exchange: &target.exchange,
