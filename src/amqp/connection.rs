@@ -10,12 +10,15 @@
 //! After each, what is in [`Connection::output`] is to be written, and [`Connection::is_over`] says
 //! whether to hang up once it is. [`Connection::lost`] is called exactly once, at the end.
 
+mod dispatch;
+mod liveness;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
-use super::channel::{Channel, Phase as ChannelPhase, Stage};
+use super::channel::{Channel, Phase as ChannelPhase};
 use super::confirms::Verdict;
 use super::consume::Consumers;
 use super::errors::{self, Exception};
@@ -28,9 +31,9 @@ use crate::broker::queue::{DeleteIf, Settle};
 use crate::broker::totals::Counted;
 use crate::broker::vhost::Vhost;
 use crate::broker::{Broker, ConnectionId};
-use crate::protocol::frame::{self, FrameKind, FrameRef, Parsed};
-use crate::protocol::methods::{Method, MethodId, basic, channel, connection};
-use crate::protocol::reply_code::{HardCode, SoftCode, reply_text};
+use crate::protocol::frame::{self, Parsed};
+use crate::protocol::methods::{MethodId, basic, channel, connection};
+use crate::protocol::reply_code::{HardCode, reply_text};
 use crate::protocol::{EncodeMethod, encode};
 
 /// How long a peer may take to answer `connection.close`, milliseconds.
@@ -301,205 +304,6 @@ impl Connection {
             at
         };
         Received { consumed, needed }
-    }
-
-    fn frame(&mut self, frame: FrameRef<'_>) -> Result<(), (u16, MethodId, Exception)> {
-        let number = frame.channel;
-        match frame.kind {
-            FrameKind::Heartbeat if number == 0 => Ok(()),
-            FrameKind::Heartbeat => Err((0, MethodId::NONE, unexpected(&frame))),
-            FrameKind::Method => {
-                if self.phase == Phase::Closing {
-                    self.closing_method(frame.payload);
-                    return Ok(());
-                }
-                let method = match Method::decode(frame.payload) {
-                    Ok(method) => method,
-                    Err(e) => return Err((0, MethodId::NONE, errors::decode(&e))),
-                };
-                let result = if number == 0 {
-                    self.connection_method(&method)
-                } else {
-                    self.channel_method(number, &method)
-                };
-                result.map_err(|e| (number, method.id(), e))
-            }
-            _ if self.phase == Phase::Closing => Ok(()),
-            FrameKind::Header | FrameKind::Body => {
-                let open = self.phase == Phase::Running && self.channel(number).is_some();
-                if number == 0 || !open {
-                    return Err((0, MethodId::NONE, unexpected(&frame)));
-                }
-                let id = basic::Publish::ID;
-                self.content(number, frame).map_err(|e| match e {
-                    Exception::Connection(
-                        HardCode::FRAME_ERROR | HardCode::UNEXPECTED_FRAME,
-                        _,
-                    ) => (number, MethodId::NONE, e),
-                    e => (number, id, e),
-                })
-            }
-        }
-    }
-
-    fn closing_method(&mut self, payload: &[u8]) {
-        match Method::decode(payload) {
-            Ok(Method::ConnectionCloseOk(_)) => self.phase = Phase::Over,
-            Ok(Method::ConnectionClose(_)) => {
-                // Both sides close at once.
-                self.send(0, &connection::CloseOk);
-            }
-            _ => {}
-        }
-    }
-
-    fn connection_method(&mut self, method: &Method<'_>) -> Result<(), Exception> {
-        if self.phase != Phase::Running {
-            return self.handshake_method(method);
-        }
-        match method {
-            Method::ConnectionClose(_) => {
-                self.leave();
-                self.send(0, &connection::CloseOk);
-                self.phase = Phase::Over;
-                Ok(())
-            }
-            Method::ConnectionUpdateSecret(m) => self.update_secret(m),
-            _ => Err(Exception::hard(
-                HardCode::CHANNEL_ERROR,
-                "unexpected method in connection state running",
-            )),
-        }
-    }
-
-    fn channel_method(&mut self, number: u16, method: &Method<'_>) -> Result<(), Exception> {
-        if self.phase != Phase::Running {
-            return Err(Exception::hard(
-                HardCode::CHANNEL_ERROR,
-                "unexpected method in connection state starting",
-            ));
-        }
-        let Some(ch) = self
-            .channels
-            .get_mut(usize::from(number))
-            .and_then(Option::as_mut)
-        else {
-            return match method {
-                Method::ChannelOpen(_) => self.open_channel(number),
-                // Late answers to a close that crossed ours.
-                Method::ChannelCloseOk(_) => Ok(()),
-                _ => Err(Exception::hard(
-                    HardCode::CHANNEL_ERROR,
-                    "expected 'channel.open'",
-                )),
-            };
-        };
-        if ch.phase == ChannelPhase::Closing {
-            match method {
-                Method::ChannelCloseOk(_) => self.forget_channel(number),
-                Method::ChannelClose(_) => self.send(number, &channel::CloseOk),
-                _ => {}
-            }
-            return Ok(());
-        }
-        if ch.assembly.stage != Stage::Method {
-            return Err(expected_content(ch.assembly.stage));
-        }
-        // The methods that join the batch; any other observes what was done before it.
-        match method {
-            Method::BasicPublish(m) => {
-                ch.assembly.start(m);
-                return Ok(());
-            }
-            Method::BasicAck(m) => {
-                return self.settle(number, m.delivery_tag, m.multiple, Settle::Ack);
-            }
-            Method::BasicNack(m) => {
-                let how = if m.requeue {
-                    Settle::Requeue
-                } else {
-                    Settle::Discard
-                };
-                return self.settle(number, m.delivery_tag, m.multiple, how);
-            }
-            Method::BasicReject(m) => {
-                let how = if m.requeue {
-                    Settle::Requeue
-                } else {
-                    Settle::Discard
-                };
-                return self.settle(number, m.delivery_tag, false, how);
-            }
-            _ => self.flush(),
-        }
-        self.dispatch(number, method)
-    }
-
-    fn dispatch(&mut self, number: u16, method: &Method<'_>) -> Result<(), Exception> {
-        match method {
-            Method::ChannelOpen(_) => Err(Exception::hard(
-                HardCode::CHANNEL_ERROR,
-                "second 'channel.open' seen",
-            )),
-            Method::ChannelClose(_) => {
-                self.leave_channel(number);
-                self.forget_channel(number);
-                self.send(number, &channel::CloseOk);
-                Ok(())
-            }
-            Method::ChannelFlow(m) if m.active => {
-                self.send(number, &channel::FlowOk { active: true });
-                Ok(())
-            }
-            Method::ChannelFlow(_) => {
-                Err(Exception::hard(HardCode::NOT_IMPLEMENTED, "active=false"))
-            }
-            Method::ChannelFlowOk(_) | Method::ChannelCloseOk(_) | Method::BasicCancelOk(_) => {
-                Ok(())
-            }
-            Method::AccessRequest(_) => {
-                self.send(
-                    number,
-                    &crate::protocol::methods::access::RequestOk { ticket: 1 },
-                );
-                Ok(())
-            }
-            Method::ExchangeDeclare(m) => self.exchange_declare(number, m),
-            Method::ExchangeDelete(m) => self.exchange_delete(number, m),
-            Method::ExchangeBind(m) => self.exchange_bind(number, m),
-            Method::ExchangeUnbind(m) => self.exchange_unbind(number, m),
-            Method::QueueDeclare(m) => self.queue_declare(number, m),
-            Method::QueueBind(m) => self.queue_bind(number, m),
-            Method::QueueUnbind(m) => self.queue_unbind(number, m),
-            Method::QueuePurge(m) => self.queue_purge(number, m),
-            Method::QueueDelete(m) => self.queue_delete(number, m),
-            Method::BasicQos(m) => self.qos(number, m),
-            Method::BasicConsume(m) => self.consume(number, m),
-            Method::BasicCancel(m) => self.cancel(number, m),
-            Method::BasicGet(m) => self.get(number, m.queue, m.no_ack),
-            Method::BasicRecover(m) => self.recover(number, m.requeue, true),
-            Method::BasicRecoverAsync(m) => self.recover(number, m.requeue, false),
-            Method::ConfirmSelect(m) => {
-                let ch = self.channel_mut(number)?;
-                ch.confirms.get_or_insert_default();
-                if !m.nowait {
-                    self.send(number, &crate::protocol::methods::confirm::SelectOk);
-                }
-                Ok(())
-            }
-            Method::TxSelect(_) => Err(Exception::hard(
-                HardCode::NOT_IMPLEMENTED,
-                "tx.select: transactions are not supported by this version of Leveret",
-            )),
-            Method::TxCommit(_) | Method::TxRollback(_) => Err(Exception::soft(
-                SoftCode::PRECONDITION_FAILED,
-                "channel is not transactional",
-            )),
-            other => Err(Exception::hard(
-                HardCode::COMMAND_INVALID,
-                format!("unexpected method {}", other.id()),
-            )),
-        }
     }
 
     // ----- channels ---------------------------------------------------------------------------
@@ -860,94 +664,6 @@ impl Connection {
         self.flush();
     }
 
-    // ----- alarms -----------------------------------------------------------------------------
-
-    /// A resource alarm holds (with its reason) or is over: publishers are held back, and told if
-    /// they asked to be.
-    pub fn set_alarm(&mut self, alarm: Option<&str>) {
-        self.alarm = alarm.map(str::to_string);
-        self.apply_alarm();
-    }
-
-    /// Called with each publish too: only connections that publish are held back.
-    pub(super) fn apply_alarm(&mut self) {
-        let wanted = self.alarm.is_some() && self.published && self.phase == Phase::Running;
-        if wanted == self.blocked {
-            return;
-        }
-        self.blocked = wanted;
-        if !self.capabilities.connection_blocked {
-            return;
-        }
-        match self.alarm.clone().filter(|_| wanted) {
-            Some(reason) => self.send(0, &connection::Blocked { reason: &reason }),
-            None => self.send(0, &connection::Unblocked),
-        }
-    }
-
-    // ----- time -------------------------------------------------------------------------------
-
-    /// Whether the shell stopped reading: heartbeats of the peer are not missed meanwhile.
-    pub fn set_paused(&mut self, paused: bool, now: u64) {
-        if self.paused && !paused {
-            self.received_at = now;
-        }
-        self.paused = paused;
-    }
-
-    /// Notes that output was handed to the socket.
-    pub fn wrote(&mut self, n: usize, now: u64) {
-        self.output.advance(n);
-        self.sent_at = now;
-    }
-
-    /// When [`Self::tick`] has to be called, unix milliseconds.
-    pub fn next_deadline(&self) -> Option<u64> {
-        match self.phase {
-            Phase::Header | Phase::Starting | Phase::Tuning | Phase::Opening => {
-                Some(self.opened_at + self.settings.handshake_timeout_ms)
-            }
-            Phase::Silent { until } => Some(until),
-            Phase::Closing => Some(self.closing_at + CLOSE_TIMEOUT_MS),
-            Phase::Running if self.heartbeat > 0 => {
-                let interval = u64::from(self.heartbeat) * 1000;
-                let send = self.sent_at + interval / 2;
-                let missed = self.received_at + 2 * interval;
-                Some(if self.paused { send } else { send.min(missed) })
-            }
-            Phase::Running | Phase::Over => None,
-        }
-    }
-
-    /// Time has passed: heartbeats, time-outs.
-    pub fn tick(&mut self, now: u64) {
-        self.now = now;
-        let due = self.next_deadline().is_some_and(|at| at <= now);
-        if !due {
-            return;
-        }
-        if self.phase != Phase::Running {
-            self.why
-                .get_or_insert_with(|| format!("timed out in {:?}", self.phase));
-            self.phase = Phase::Over;
-            return;
-        }
-        let interval = u64::from(self.heartbeat) * 1000;
-        if !self.paused && self.received_at + 2 * interval <= now {
-            // RabbitMQ hangs up without a word: nobody is there to hear one.
-            self.why = Some(format!(
-                "missed heartbeats from client, timeout: {}s",
-                self.heartbeat
-            ));
-            self.phase = Phase::Over;
-            return;
-        }
-        if self.sent_at + interval / 2 <= now {
-            encode::heartbeat(&mut self.output);
-            self.sent_at = now;
-        }
-    }
-
     // ----- permissions ------------------------------------------------------------------------
 
     /// Whether the user may do this to a queue or an exchange.
@@ -994,19 +710,4 @@ impl Connection {
             .clone()
             .ok_or_else(|| Exception::hard(HardCode::INTERNAL_ERROR, "no vhost"))
     }
-}
-
-fn unexpected(frame: &FrameRef<'_>) -> Exception {
-    Exception::hard(
-        HardCode::UNEXPECTED_FRAME,
-        frame::describe(frame.kind.octet(), frame.payload),
-    )
-}
-
-fn expected_content(stage: Stage) -> Exception {
-    let text = match stage {
-        Stage::Body => "expected content body, got non content body frame instead",
-        _ => "expected content header for class 60, got non content header frame instead",
-    };
-    Exception::hard(HardCode::UNEXPECTED_FRAME, text)
 }

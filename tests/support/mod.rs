@@ -6,11 +6,11 @@
     reason = "test support; not every test uses all of it"
 )]
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use leveret::protocol::encode::{self, Content};
@@ -309,42 +309,42 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker on this folder and a free port, and waits until it answers.
+    /// Starts a broker on this folder and a port of its choice, and waits until it is ready.
     pub fn start(data: &Path, more: &[(&str, &str)]) -> Broker {
-        let address = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(data.with_extension("log"))
-            .unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
         command.args([
             "--data-dir",
             data.to_str().unwrap(),
             "--amqp",
-            &address.to_string(),
+            "127.0.0.1:0",
         ]);
         command
             .env("LEVERET_LISTENERS_PROMETHEUS", "")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        command.envs(more.iter().copied());
+            .stdout(Stdio::null());
+        command.envs(more.iter().copied()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let start = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            assert!(
-                child.try_wait().unwrap().is_none(),
-                "the broker ended; see {}",
-                data.with_extension("log").display()
-            );
-            assert!(start.elapsed() < PATIENCE, "the broker does not answer");
-            std::thread::yield_now();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut address = None;
+        for line in lines.by_ref() {
+            let line = line.unwrap();
+            if let Some((_, at)) = line.split_once("listening for amqp address=") {
+                address = Some(at.parse().unwrap());
+            }
+            if line.contains("Server startup complete") {
+                break;
+            }
         }
-        Broker { child, address }
+        // What it says later is passed on, so that it never waits for a reader.
+        std::thread::spawn(move || {
+            lines
+                .map_while(Result::ok)
+                .for_each(|line| eprintln!("{line}"))
+        });
+        Broker {
+            child,
+            address: address.expect("the broker says where it listens"),
+        }
     }
 
     /// kill -9.

@@ -18,6 +18,9 @@ use crate::broker::ports::MessageId;
 /// Bytes of bodies that stay in memory at the head, about: few large ones, or many small ones.
 const KEEP_BYTES: usize = 1 << 20;
 
+/// More is read from the log when fewer entries than this are left before a cold one.
+const READ_AHEAD_BELOW: usize = 512;
+
 /// Places for entries that a drained level keeps.
 const KEEP_PLACES: usize = 4096;
 
@@ -280,9 +283,10 @@ impl Level {
         Some(entry)
     }
 
-    /// How many entries in line still have a place before the first cold one.
-    pub(super) fn n_front(&self) -> usize {
-        self.front.len()
+    /// Whether the entries in memory before the first cold one are few, in number and in bytes.
+    pub(super) fn front_is_short(&self) -> bool {
+        let each = self.front.front().map_or(0, |e| e.body_len as usize);
+        self.front.len() < READ_AHEAD_BELOW && self.front.len() * each < 2 * KEEP_BYTES
     }
 
     /// Whether some ready message is only in the log.

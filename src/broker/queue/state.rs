@@ -2,6 +2,8 @@
 //!
 //! No clock, no disk, no task. [`super::Queue`] holds it behind a mutex.
 
+mod residency;
+
 use std::sync::Arc;
 
 use super::consumers::{ConsumerIndex, ConsumerInfo, Consumers};
@@ -21,9 +23,6 @@ const KEEP_AT_HEAD: usize = 128;
 
 /// Entries that one enqueue moves out of memory at most beside its own, under memory pressure.
 const EVICT_PER_ENQUEUE: usize = 64;
-
-/// A new read from the log is asked for when fewer entries than this are left before a cold one.
-const READ_AHEAD_BELOW: usize = 512;
 
 /// Messages that expire under one lock at most; the rest goes in further slices.
 const EXPIRE_PER_TICK: usize = 1024;
@@ -247,13 +246,17 @@ impl QueueState {
         self.reserved_bytes -= u64::from(body_len);
     }
 
-    fn enforce_limits(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn enforce_limits(&mut self, cx: &mut Cx<'_>) {
         let queue = cx.queue.clone();
         let settings = &queue.info.settings;
         if settings.max_length.is_none() && settings.max_length_bytes.is_none() {
             return;
         }
         if settings.overflow != Overflow::DropHead {
+            return;
+        }
+        if self.paging && self.consumers.any_ready() {
+            // The head is on its way to a consumer; `arrived` comes back to this.
             return;
         }
         let max = settings.max_length.unwrap_or(u64::MAX);
@@ -326,7 +329,7 @@ impl QueueState {
         if touched {
             self.push_pending(cx);
             if let Some(level) = self.top()
-                && self.levels[level].n_front() < READ_AHEAD_BELOW
+                && self.levels[level].front_is_short()
                 && self.levels[level].has_cold()
             {
                 self.want_page_in(cx);
@@ -778,180 +781,6 @@ impl QueueState {
         {
             self.armed = Some(next);
             cx.fx.deadlines.push((cx.queue.clone(), next));
-        }
-    }
-
-    // ----- residency --------------------------------------------------------------------------
-
-    fn want_page_in(&mut self, cx: &mut Cx<'_>) {
-        if !self.paging {
-            self.paging = true;
-            cx.fx.page_ins.push(cx.queue.clone());
-        }
-    }
-
-    /// Names what to read from the log next.
-    pub(super) fn wanted(&mut self, count: usize, bytes: u64) -> Vec<(u64, MessageId)> {
-        let mut wanted: Vec<_> = self
-            .dying
-            .iter()
-            .take(count)
-            .map(|(e, _)| (e.seq, e.id))
-            .collect();
-        if wanted.is_empty()
-            && let Some(level) = self.top()
-        {
-            self.levels[level].wanted(count, bytes, &mut wanted);
-        }
-        wanted
-    }
-
-    /// Takes what was read from the log and goes on.
-    pub(super) fn arrived(
-        &mut self,
-        read: Vec<(u64, MessageId, Option<Message>)>,
-        cx: &mut Cx<'_>,
-    ) {
-        self.paging = false;
-        for (seq, id, message) in read {
-            if let Some(at) = self
-                .dying
-                .iter()
-                .position(|(e, _)| e.seq == seq && e.id == id)
-            {
-                let (mut entry, reason) = self.dying.swap_remove(at);
-                entry.message = message;
-                if entry.message.is_some() {
-                    cx.fx.dead.push(Dead {
-                        queue: cx.queue.clone(),
-                        entry,
-                        reason,
-                    });
-                } else {
-                    cx.fx.settles.push((cx.queue.info.id, entry.id));
-                }
-                continue;
-            }
-            let mut message = message;
-            for level in &mut self.levels {
-                match level.arrived(seq, message) {
-                    Ok(None) => break,
-                    Ok(Some(lost)) => {
-                        // The log cannot give it any more (corruption, reported there).
-                        self.n_ready -= 1;
-                        self.ready_bytes -= u64::from(lost.body_len);
-                        cx.fx.settles.push((cx.queue.info.id, lost.id));
-                        break;
-                    }
-                    Err(back) => message = back,
-                }
-            }
-        }
-        for waiter in self.get_waiters.drain(..) {
-            waiter.ring();
-        }
-        if !self.dying.is_empty() {
-            self.want_page_in(cx);
-        }
-        self.pump(cx);
-    }
-
-    /// Moves bodies out of memory, lowest priority and tail first; returns how many entries moved.
-    pub(super) fn evict(&mut self, count: usize) -> usize {
-        let mut moved = 0;
-        let top = self.top();
-        for (i, level) in self.levels.iter_mut().enumerate() {
-            let keep = if Some(i) == top { KEEP_AT_HEAD } else { 0 };
-            moved += level.evict(count - moved, keep);
-            if moved >= count {
-                break;
-            }
-        }
-        moved
-    }
-
-    /// As [`Self::evict`], and everything else that holds a body: requeued and unacknowledged ones.
-    pub(super) fn evict_all(&mut self, count: usize) -> usize {
-        let mut moved = self.evict(count);
-        for level in &mut self.levels {
-            if moved >= count {
-                return moved;
-            }
-            moved += level.evict_requeued(count - moved);
-        }
-        for unacked in self.unacked.iter_mut().flatten() {
-            if moved >= count {
-                break;
-            }
-            if unacked.entry.id.is_some() && unacked.entry.message.take().is_some() {
-                moved += 1;
-            }
-        }
-        moved
-    }
-
-    /// Messages that have to be put into the log before they can leave memory.
-    pub(super) fn unlogged(&self, count: usize, bytes: u64) -> Vec<Unlogged> {
-        let mut found = Vec::new();
-        let mut left = bytes;
-        for level in &self.levels {
-            level.unlogged(count, &mut left, &mut found);
-        }
-        let mut found: Vec<_> = found
-            .into_iter()
-            .map(|(seq, message)| Unlogged {
-                at: DeliveryRef { slot: NO_SLOT, seq },
-                message,
-            })
-            .collect();
-        for (slot, unacked) in self.unacked.iter().enumerate() {
-            if found.len() >= count || left == 0 {
-                break;
-            }
-            if let Some(unacked) = unacked
-                && !unacked.entry.id.is_some()
-                && let Some(message) = &unacked.entry.message
-            {
-                let at = DeliveryRef {
-                    slot: slot as u32,
-                    seq: unacked.entry.seq,
-                };
-                left = left.saturating_sub(message.resident_bytes() as u64);
-                found.push(Unlogged {
-                    at,
-                    message: message.clone(),
-                });
-            }
-        }
-        found
-    }
-
-    /// Notes copies that were put into the log; what has left meanwhile is settled again.
-    pub(super) fn logged(&mut self, copies: &[(DeliveryRef, MessageId)], cx: &mut Cx<'_>) {
-        for &(at, id) in copies {
-            let unacked = self
-                .unacked
-                .get_mut(at.slot as usize)
-                .and_then(Option::as_mut);
-            if let Some(unacked) = unacked
-                && unacked.entry.seq == at.seq
-            {
-                unacked.entry.id = id;
-            } else if !self.levels.iter_mut().any(|level| level.logged(at.seq, id)) {
-                cx.fx.settles.push((cx.queue.info.id, id));
-            }
-        }
-    }
-
-    /// Copies in the log that were delivered and are not settled, for a clean stop.
-    pub(super) fn redelivered(&self, mut each: impl FnMut(MessageId)) {
-        for level in &self.levels {
-            level.redelivered(&mut each);
-        }
-        for unacked in self.unacked.iter().flatten() {
-            if unacked.entry.id.is_some() {
-                each(unacked.entry.id);
-            }
         }
     }
 }

@@ -1,0 +1,190 @@
+//! Which bodies are in memory, and which only in the log.
+
+use super::{Cx, DeliveryRef, KEEP_AT_HEAD, QueueState, Unlogged};
+use crate::broker::effects::Dead;
+use crate::broker::message::Message;
+use crate::broker::outlet::NO_SLOT;
+use crate::broker::ports::MessageId;
+
+impl QueueState {
+    pub(super) fn want_page_in(&mut self, cx: &mut Cx<'_>) {
+        if !self.paging {
+            self.paging = true;
+            cx.fx.page_ins.push(cx.queue.clone());
+        }
+    }
+
+    /// Names what to read from the log next.
+    pub(in crate::broker::queue) fn wanted(
+        &mut self,
+        count: usize,
+        bytes: u64,
+    ) -> Vec<(u64, MessageId)> {
+        let mut wanted: Vec<_> = self
+            .dying
+            .iter()
+            .take(count)
+            .map(|(e, _)| (e.seq, e.id))
+            .collect();
+        if wanted.is_empty()
+            && let Some(level) = self.top()
+        {
+            self.levels[level].wanted(count, bytes, &mut wanted);
+        }
+        wanted
+    }
+
+    /// Takes what was read from the log and goes on.
+    pub(in crate::broker::queue) fn arrived(
+        &mut self,
+        read: Vec<(u64, MessageId, Option<Message>)>,
+        cx: &mut Cx<'_>,
+    ) {
+        self.paging = false;
+        for (seq, id, message) in read {
+            if let Some(at) = self
+                .dying
+                .iter()
+                .position(|(e, _)| e.seq == seq && e.id == id)
+            {
+                let (mut entry, reason) = self.dying.swap_remove(at);
+                entry.message = message;
+                if entry.message.is_some() {
+                    cx.fx.dead.push(Dead {
+                        queue: cx.queue.clone(),
+                        entry,
+                        reason,
+                    });
+                } else {
+                    cx.fx.settles.push((cx.queue.info.id, entry.id));
+                }
+                continue;
+            }
+            let mut message = message;
+            for level in &mut self.levels {
+                match level.arrived(seq, message) {
+                    Ok(None) => break,
+                    Ok(Some(lost)) => {
+                        // The log cannot give it any more (corruption, reported there).
+                        self.n_ready -= 1;
+                        self.ready_bytes -= u64::from(lost.body_len);
+                        cx.fx.settles.push((cx.queue.info.id, lost.id));
+                        break;
+                    }
+                    Err(back) => message = back,
+                }
+            }
+        }
+        for waiter in self.get_waiters.drain(..) {
+            waiter.ring();
+        }
+        if !self.dying.is_empty() {
+            self.want_page_in(cx);
+        }
+        self.pump(cx);
+        self.enforce_limits(cx);
+    }
+
+    /// Moves bodies out of memory, lowest priority and tail first; returns how many entries moved.
+    pub(in crate::broker::queue) fn evict(&mut self, count: usize) -> usize {
+        let mut moved = 0;
+        let top = self.top();
+        for (i, level) in self.levels.iter_mut().enumerate() {
+            let keep = if Some(i) == top { KEEP_AT_HEAD } else { 0 };
+            moved += level.evict(count - moved, keep);
+            if moved >= count {
+                break;
+            }
+        }
+        moved
+    }
+
+    /// As [`Self::evict`], and everything else that holds a body: requeued and unacknowledged ones.
+    pub(in crate::broker::queue) fn evict_all(&mut self, count: usize) -> usize {
+        let mut moved = self.evict(count);
+        for level in &mut self.levels {
+            if moved >= count {
+                return moved;
+            }
+            moved += level.evict_requeued(count - moved);
+        }
+        for unacked in self.unacked.iter_mut().flatten() {
+            if moved >= count {
+                break;
+            }
+            if unacked.entry.id.is_some() && unacked.entry.message.take().is_some() {
+                moved += 1;
+            }
+        }
+        moved
+    }
+
+    /// Messages that have to be put into the log before they can leave memory.
+    pub(in crate::broker::queue) fn unlogged(&self, count: usize, bytes: u64) -> Vec<Unlogged> {
+        let mut found = Vec::new();
+        let mut left = bytes;
+        for level in &self.levels {
+            level.unlogged(count, &mut left, &mut found);
+        }
+        let mut found: Vec<_> = found
+            .into_iter()
+            .map(|(seq, message)| Unlogged {
+                at: DeliveryRef { slot: NO_SLOT, seq },
+                message,
+            })
+            .collect();
+        for (slot, unacked) in self.unacked.iter().enumerate() {
+            if found.len() >= count || left == 0 {
+                break;
+            }
+            if let Some(unacked) = unacked
+                && !unacked.entry.id.is_some()
+                && let Some(message) = &unacked.entry.message
+            {
+                let at = DeliveryRef {
+                    slot: slot as u32,
+                    seq: unacked.entry.seq,
+                };
+                left = left.saturating_sub(message.resident_bytes() as u64);
+                found.push(Unlogged {
+                    at,
+                    message: message.clone(),
+                });
+            }
+        }
+        found
+    }
+
+    /// Notes copies that were put into the log; what has left meanwhile is settled again.
+    pub(in crate::broker::queue) fn logged(
+        &mut self,
+        copies: &[(DeliveryRef, MessageId)],
+        cx: &mut Cx<'_>,
+    ) {
+        for &(at, id) in copies {
+            let unacked = self
+                .unacked
+                .get_mut(at.slot as usize)
+                .and_then(Option::as_mut);
+            if let Some(unacked) = unacked
+                && unacked.entry.seq == at.seq
+            {
+                unacked.entry.id = id;
+            } else if !self.levels.iter_mut().any(|level| level.logged(at.seq, id)) {
+                cx.fx.settles.push((cx.queue.info.id, id));
+            }
+        }
+    }
+
+    /// Copies in the log that were delivered and are not settled, for a clean stop.
+    pub(in crate::broker::queue) fn redelivered(&self, mut each: impl FnMut(MessageId)) {
+        for level in &self.levels {
+            level.redelivered(&mut each);
+        }
+        for unacked in self.unacked.iter().flatten() {
+            if unacked.entry.id.is_some() {
+                each(unacked.entry.id);
+            }
+        }
+    }
+}
