@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from pika.exceptions import UnroutableError
+from pika.exceptions import NackError, UnroutableError
 
 from support import DEADLINE_S, Inbox, channel_closed, drain, publish, ready
 
@@ -75,14 +75,14 @@ def test_a_ttl_of_zero_is_now_or_never(channel, expiring, rest, by_queue):
 
 def test_a_requeued_message_keeps_its_deadline(connection, channel, expiring, rest):
     """It is taken, held for most of its life and given back: it dies at the time it would have died at anyway."""
-    queue = expiring(x_message_ttl=1000)
+    queue = expiring(x_message_ttl=2000)
     start = time.monotonic()
     publish(channel, "", queue)
     method, _, _ = channel.basic_get(queue)
-    connection.sleep(0.7)
+    connection.sleep(1.5)
     channel.basic_reject(method.delivery_tag, requeue=True)
     rest[1].wait(1)
-    assert 0.9 < time.monotonic() - start < 1.6
+    assert 1.9 < time.monotonic() - start < 3.2
 
 
 def test_an_unacknowledged_message_does_not_expire(connection, channel, expiring, rest):
@@ -109,6 +109,8 @@ def gone_within_deadline(channel, queue):
             publish(channel, "", queue, mandatory=True)
         except UnroutableError:
             return True
+        except NackError:
+            pass  # It reached the queue in the moment of its end.
         channel.connection.sleep(0.05)
     return False
 
@@ -123,18 +125,18 @@ def test_an_unused_queue_expires(channel, name):
 
 
 def test_use_renews_the_lease_of_a_queue(connection, channel, name):
-    arguments = {"x-expires": 1000}
+    arguments = {"x-expires": 1500}
     queue = channel.queue_declare(name("expires"), arguments=arguments).method.queue
     for use in (
         lambda: channel.basic_get(queue),
         lambda: channel.queue_declare(queue, arguments=arguments),
         lambda: channel.queue_declare(queue, passive=True),
     ):
-        connection.sleep(0.6)
+        connection.sleep(0.9)
         use()
     start = time.monotonic()
     assert gone_within_deadline(channel, queue)
-    assert time.monotonic() - start > 0.8
+    assert time.monotonic() - start > 1.3
 
 
 def test_a_queue_with_a_consumer_does_not_expire(connection, channel, name):
