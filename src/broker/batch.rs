@@ -93,7 +93,7 @@ impl Batch {
             let durable = queue.info().durable && message.is_persistent();
             let expires_at = queue.deadline(now, expiration);
             // Under memory pressure everything goes to the log, so that it can leave memory.
-            let in_log = durable || over_budget;
+            let in_log = durable || over_budget || queue.is_spilling();
             logged |= durable;
             self.spilled |= in_log && !durable;
             if in_log {

@@ -18,9 +18,10 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Bytes that a message costs beside its contents: reference counts, header, allocator slack, and
-/// the queue entry that points at it. Counted so that a flood of tiny messages has a true price.
-pub const MESSAGE_OVERHEAD_BYTES: usize = 192;
+/// Bytes that a message costs beside its contents: reference counts, header, allocator slack.
+/// Counted so that a flood of tiny messages has a true price; what a queue needs to point at it is
+/// counted there.
+pub const MESSAGE_OVERHEAD_BYTES: usize = 96;
 
 /// The largest contents kept inside the reference-counted block. Above it a second allocation is
 /// cheaper than moving the block through the stack.
@@ -55,6 +56,7 @@ impl Resident {
         u64::try_from(RESIDENT.bytes.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
+    /// Counts `n` bytes more, or fewer.
     fn add(n: i64) {
         // A thread that is being torn down has no cell any more: count directly then.
         let counted = UNREPORTED.try_with(|cell| {
@@ -69,6 +71,26 @@ impl Resident {
         if counted.is_err() {
             RESIDENT.bytes.fetch_add(n, Ordering::Relaxed);
         }
+    }
+}
+
+/// Bytes beside messages that count as resident for as long as this lives.
+#[derive(Debug, Default)]
+pub struct Charge(u64);
+
+impl Charge {
+    /// Counts `bytes` instead of what it counted before.
+    pub fn set(&mut self, bytes: u64) {
+        if bytes != self.0 {
+            Resident::add(bytes as i64 - self.0 as i64);
+            self.0 = bytes;
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

@@ -110,6 +110,7 @@ pub struct Queue {
     state: Mutex<QueueState>,
     gauges: Gauges,
     deleted: AtomicBool,
+    spilling: AtomicBool,
 }
 
 impl fmt::Debug for Queue {
@@ -127,6 +128,7 @@ impl Queue {
             state: Mutex::new("a queue", state),
             gauges: Gauges::default(),
             deleted: AtomicBool::new(false),
+            spilling: AtomicBool::new(false),
         })
     }
 
@@ -149,6 +151,12 @@ impl Queue {
     /// Whether the queue is deleted, or about to be: no message goes in any more.
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Whether messages before the next one are only in the log: then that goes there, too, so that
+    /// it can leave memory behind them.
+    pub fn is_spilling(&self) -> bool {
+        self.spilling.load(Ordering::Relaxed)
     }
 
     /// Whether a publish may be refused, so that room has to be reserved before it is logged.
@@ -185,6 +193,8 @@ impl Queue {
                 fx,
             },
         );
+        state.charge();
+        self.spilling.store(state.is_spilling(), Ordering::Relaxed);
         let counts = state.counts();
         // One writer at a time, as the lock is held: plain stores.
         self.gauges.ready.store(counts.ready, Ordering::Relaxed);
@@ -387,7 +397,11 @@ impl Queue {
 
     /// Moves up to `count` bodies out of memory that the log has; returns how many.
     pub fn evict(self: &Arc<Self>, count: usize) -> usize {
-        self.state.lock().evict_all(count)
+        let mut state = self.state.lock();
+        let moved = state.evict_all(count);
+        state.charge();
+        self.spilling.store(state.is_spilling(), Ordering::Relaxed);
+        moved
     }
 
     /// Messages in memory that the log does not have: at most `count`, of about `bytes` in all.

@@ -112,6 +112,21 @@ impl Level {
         self.len
     }
 
+    /// Entries in memory, with or without their bodies.
+    pub(super) fn in_memory(&self) -> usize {
+        self.front.len() + self.back.len() + self.requeued.len()
+    }
+
+    /// Whether new messages have to queue up behind cold ones.
+    pub(super) fn is_spilling(&self) -> bool {
+        !self.cold.is_empty()
+    }
+
+    /// Entries behind the cold ones.
+    pub(super) fn behind(&self) -> usize {
+        self.back.len()
+    }
+
     /// Appends a new message at the tail.
     pub(super) fn push(&mut self, entry: Entry) {
         self.len += 1;

@@ -13,7 +13,7 @@ use super::ready::{ColdRun, Head, Level};
 use super::{DeleteIf, DeleteRefused, Queue};
 use crate::broker::arguments::Overflow;
 use crate::broker::effects::{Dead, DeathReason, Effects};
-use crate::broker::message::Message;
+use crate::broker::message::{Charge, Message};
 use crate::broker::outlet::{Delivery, NO_SLOT, Notice};
 use crate::broker::ports::{MessageId, RecoveredRun};
 
@@ -114,6 +114,8 @@ pub(super) struct QueueState {
     armed: Option<u64>,
     /// `x-expires`: unix milliseconds at which an unused queue goes.
     lease: Option<u64>,
+    /// What the entries in memory cost.
+    charge: Charge,
     /// Who waits for a body in `basic.get`.
     get_waiters: Vec<Arc<dyn crate::broker::ports::Bell>>,
     pub(super) deleted: bool,
@@ -175,6 +177,8 @@ impl QueueState {
             }
             if cx.over_budget {
                 self.evict(n + EVICT_PER_ENQUEUE);
+            } else {
+                self.evict_behind(n + EVICT_PER_ENQUEUE);
             }
             self.arm(cx);
         }

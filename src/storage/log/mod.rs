@@ -10,6 +10,7 @@ mod reader;
 mod reclaim;
 mod recovery;
 mod segment;
+mod shared;
 mod writer;
 
 #[cfg(test)]

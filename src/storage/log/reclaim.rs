@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use bytes::BufMut;
 
 use super::format::{self, FRAME_HEADER, FrameHeader, Place, Record};
-use super::segment::{Segment, Shared, lsn};
+use super::segment::{Segment, lsn};
 use super::{Inner, UNPOISONED};
 use crate::broker::ports::{Lsn, QueueId};
 use crate::storage::files::FileLayer;
@@ -144,12 +144,10 @@ fn save_settled(log: &Inner, number: u32) -> io::Result<()> {
         for word in &segment.done {
             out.put_u64(*word);
         }
-        for (id, shared) in segment.shared.iter().filter(|(_, s)| !s.settled.is_empty()) {
-            out.put_u64(*id);
-            out.put_u32(shared.settled.len() as u32);
-            for queue in &shared.settled {
-                out.put_u64(queue.0);
-            }
+        for (queue, first, n) in segment.shared.settled() {
+            out.put_u64(queue.0);
+            out.put_u64(segment.first_id + first);
+            out.put_u64(n);
         }
         (segment.first_id, segment.settled_at)
     };
@@ -232,26 +230,21 @@ pub(super) fn load_settled(
         for bit in (0..64).filter(|bit| bits & (1 << bit) != 0) {
             let id = first_id + word as u64 * 64 + bit;
             if id >= segment.first_id && id < segment.next_id && !segment.is_done(id) {
-                let copies = segment
-                    .shared
-                    .remove(&id)
-                    .map_or(1, |shared: Shared| shared.left);
-                segment.live -= u64::from(copies);
+                let index = id - segment.first_id;
+                segment.live -= u64::from(segment.shared.left(index).unwrap_or(1));
+                segment.shared.remove(index);
                 segment.set_done(id);
             }
         }
     }
     let mut at = 16 + words * 8;
-    while at + 12 <= bytes.len() {
-        let id = u64_at(at);
-        let n = u32_at(at + 8) as usize;
-        at += 12;
-        for i in 0..n {
-            if id >= segment.first_id && id < segment.next_id {
-                segment.settle(QueueId(u64_at(at + i * 8)), id);
-            }
+    while at + 24 <= bytes.len() {
+        let (queue, first, n) = (QueueId(u64_at(at)), u64_at(at + 8), u64_at(at + 16));
+        let last = first.saturating_add(n).min(segment.next_id);
+        for id in first.max(segment.first_id)..last {
+            segment.settle(queue, id);
         }
-        at += n * 8;
+        at += 24;
     }
     Ok(())
 }

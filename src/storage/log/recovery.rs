@@ -75,12 +75,8 @@ impl Copies {
             let known = known(queue);
             let mut pending: Option<RecoveredRun> = None;
             for id in run.first_id.0..run.first_id.0 + u64::from(run.count) {
-                let is_live = staging.segments.of(MessageId(id)).is_some_and(|(_, s)| {
-                    !s.is_done(id)
-                        && s.shared
-                            .get(&id)
-                            .is_none_or(|m| !m.settled.contains(&queue))
-                });
+                let of = staging.segments.of(MessageId(id));
+                let is_live = of.is_some_and(|(_, s)| !s.is_settled(queue, id));
                 if is_live && !known {
                     staging
                         .segments

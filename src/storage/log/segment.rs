@@ -1,8 +1,9 @@
 //! What is known of each segment while the broker runs: where messages are, which are done with.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::shared::SharedCopies;
 use crate::broker::ports::{Lsn, MessageId, QueueId};
 use crate::storage::files::LogFile;
 
@@ -13,15 +14,6 @@ pub(super) const SPARSE_BYTES: u32 = 64 * 1024;
 /// A log position as segment and offset.
 pub(super) fn lsn(segment: u32, offset: u32) -> Lsn {
     Lsn(u64::from(segment) << 32 | u64::from(offset))
-}
-
-/// A message with several copies of which some are done with.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Shared {
-    /// Copies not done with.
-    pub(super) left: u32,
-    /// Queues whose copy is done with.
-    pub(super) settled: Vec<QueueId>,
 }
 
 /// A segment.
@@ -38,8 +30,8 @@ pub(super) struct Segment {
     pub(super) copies: u64,
     /// One bit per message: no copy of it is left.
     pub(super) done: Vec<u64>,
-    /// Messages with several copies, until they are done.
-    pub(super) shared: HashMap<u64, Shared>,
+    /// Messages with several copies.
+    pub(super) shared: SharedCopies,
     /// (first id, offset) of frames, [`SPARSE_BYTES`] apart.
     pub(super) sparse: Vec<(u64, u32)>,
     /// Position of the latest settle that named it: it may go only when that is durable.
@@ -64,7 +56,7 @@ impl Segment {
             live: 0,
             copies: 0,
             done: Vec::new(),
-            shared: HashMap::new(),
+            shared: SharedCopies::default(),
             sparse: Vec::new(),
             settled_at: Lsn::default(),
             dirty: false,
@@ -114,13 +106,7 @@ impl Segment {
         match n {
             0 => self.set_done(id),
             1 => {}
-            n => drop(self.shared.insert(
-                id,
-                Shared {
-                    left: n,
-                    settled: Vec::new(),
-                },
-            )),
+            n => self.shared.add(id - self.first_id, n),
         }
     }
 
@@ -129,23 +115,26 @@ impl Segment {
         if self.is_done(id) {
             return false;
         }
-        if let Some(shared) = self.shared.get_mut(&id) {
-            if shared.settled.contains(&queue) {
+        let index = id - self.first_id;
+        if self.shared.left(index).is_some() {
+            let Some(left) = self.shared.settle(queue, index) else {
                 return false;
-            }
-            shared.left -= 1;
-            if shared.left > 0 {
-                shared.settled.push(queue);
+            };
+            if left > 0 {
                 self.live -= 1;
                 self.dirty = true;
                 return true;
             }
-            self.shared.remove(&id);
         }
         self.set_done(id);
         self.live -= 1;
         self.dirty = true;
         true
+    }
+
+    /// Whether a queue is done with its copy of a message that is in this segment.
+    pub(super) fn is_settled(&self, queue: QueueId, id: u64) -> bool {
+        self.is_done(id) || self.shared.is_settled(queue, id - self.first_id)
     }
 
     /// Where to start reading for a message.

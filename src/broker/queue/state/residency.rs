@@ -1,10 +1,16 @@
 //! Which bodies are in memory, and which only in the log.
 
-use super::{Cx, DeliveryRef, KEEP_AT_HEAD, QueueState, Unlogged};
+use super::{Cx, DeliveryRef, KEEP_AT_HEAD, Level, QueueState, Unlogged};
 use crate::broker::effects::Dead;
 use crate::broker::message::Message;
 use crate::broker::outlet::NO_SLOT;
 use crate::broker::ports::MessageId;
+
+/// What an entry costs in memory, with the slack of the table it stands in.
+const ENTRY_BYTES: u64 = 64;
+
+/// Messages with bodies that may wait in memory behind ones that are only in the log.
+const KEEP_BEHIND: usize = 1024;
 
 impl QueueState {
     pub(super) fn want_page_in(&mut self, cx: &mut Cx<'_>) {
@@ -97,6 +103,29 @@ impl QueueState {
             }
         }
         moved
+    }
+
+    /// Moves bodies that queue up behind messages that are only in the log there, too, all but the
+    /// last few: they would only wait in memory for their turn.
+    pub(super) fn evict_behind(&mut self, count: usize) {
+        for level in &mut self.levels {
+            let behind = level.behind();
+            if behind > KEEP_BEHIND {
+                level.evict(count.min(behind - KEEP_BEHIND), usize::MAX);
+            }
+        }
+    }
+
+    /// Whether new messages should go to the log, because those before them are only there.
+    pub(in crate::broker::queue) fn is_spilling(&self) -> bool {
+        self.levels.iter().any(Level::is_spilling)
+    }
+
+    /// Counts what the entries cost now.
+    pub(in crate::broker::queue) fn charge(&mut self) {
+        let entries: usize = self.levels.iter().map(Level::in_memory).sum();
+        let entries = entries as u64 + self.n_unacked;
+        self.charge.set(entries * ENTRY_BYTES);
     }
 
     /// As [`Self::evict`], and everything else that holds a body: requeued and unacknowledged ones.
