@@ -12,7 +12,9 @@
 //! All integers are big-endian. `len` counts the records' bytes; `crc` (CRC-32) covers everything behind
 //! it. Segment number and offset tell a frame from one that an earlier use of the file left behind.
 //! `watermark` is what was durable when the frame was staged: a bad frame below a later frame's
-//! watermark was once good, so it is corruption; otherwise it was never finished, a torn tail.
+//! watermark was once good, so it is corruption; otherwise it was never finished, a torn tail. The
+//! last frame of a segment that another one follows says so: a segment whose end did not reach the
+//! disk is told from one that is whole.
 //!
 //! Messages have consecutive ids from `first_id`.
 
@@ -29,6 +31,10 @@ const SETTLED_RANGES: u8 = 2;
 const DEFINITION: u8 = 3;
 const PUBLISH: u8 = 4;
 const CLEAN_STOP: u8 = 5;
+const SEAL: u8 = 6;
+
+/// Bytes of the frame that ends a segment.
+pub(super) const SEAL_LEN: usize = FRAME_HEADER + 1;
 
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -202,6 +208,13 @@ pub(super) fn encode_clean_stop(
     end(out, start);
 }
 
+/// Appends the frame that ends a segment that another one follows.
+pub(super) fn encode_seal(out: &mut Vec<u8>, place: &Place) {
+    let start = begin(out, place, 0);
+    out.put_u8(SEAL);
+    end(out, start);
+}
+
 /// One record of a frame.
 #[derive(Debug)]
 pub(super) enum Record<'a> {
@@ -210,6 +223,7 @@ pub(super) enum Record<'a> {
     Definition(DefinitionChange),
     Publish(PublishRecord<'a>),
     CleanStop(Vec<(QueueId, MessageId)>),
+    Seal,
 }
 
 /// A message in the log.
@@ -376,6 +390,7 @@ fn decode_one<'a>(
             }
             each(Record::CleanStop(pairs));
         }
+        SEAL => each(Record::Seal),
         _ => return None,
     }
     Some(())

@@ -276,9 +276,19 @@ impl Staging {
 
     /// The buffer for a frame of at most `len` bytes, and where it goes.
     fn room(&mut self, len: usize, segment_bytes: u32, watermark: u64) -> (format::Place, usize) {
-        if self.offset > 0 && self.offset as usize + len > segment_bytes as usize {
+        let end = self.offset as usize + len + format::SEAL_LEN;
+        if self.offset > 0 && end > segment_bytes as usize {
+            let (place, chunk) = self.place(watermark);
+            let before = self.chunks[chunk].bytes.len();
+            format::encode_seal(&mut self.chunks[chunk].bytes, &place);
+            self.staged(before, chunk);
             self.roll();
         }
+        self.place(watermark)
+    }
+
+    /// Where the next frame goes: place and buffer.
+    fn place(&mut self, watermark: u64) -> (format::Place, usize) {
         let (segment, offset) = (self.segment, self.offset);
         let extends = self.chunks.last().is_some_and(|c| {
             c.segment == segment && c.offset as usize + c.bytes.len() == offset as usize

@@ -15,15 +15,23 @@ use crate::storage::files::LogFile;
 const BLOCK_BYTES: usize = 256 * 1024;
 
 /// A segment's file, read in blocks.
-struct Blocks {
+pub(super) struct Blocks {
     file: Arc<dyn LogFile>,
     start: u64,
     bytes: Vec<u8>,
 }
 
 impl Blocks {
+    pub(super) fn of(file: Arc<dyn LogFile>) -> Blocks {
+        Blocks {
+            file,
+            start: 0,
+            bytes: Vec::new(),
+        }
+    }
+
     /// `len` bytes at `offset`, or fewer at the end of the file.
-    fn at(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
+    pub(super) fn at(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
         let have = self.start..self.start + self.bytes.len() as u64;
         if !(have.contains(&offset) && offset + len as u64 <= have.end) {
             self.bytes.resize(len.max(BLOCK_BYTES), 0);
@@ -116,11 +124,7 @@ fn read_segment(
     mut wanted: &[(u64, usize)],
     into: &mut [Option<Message>],
 ) -> io::Result<()> {
-    let mut blocks = Blocks {
-        file: found.file.clone(),
-        start: 0,
-        bytes: Vec::new(),
-    };
+    let mut blocks = Blocks::of(found.file.clone());
     let mut offset = u64::from(found.offset);
     while offset < u64::from(found.end) {
         let Some(&(next, _)) = wanted.first() else {

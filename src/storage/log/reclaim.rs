@@ -12,10 +12,11 @@ use std::sync::atomic::Ordering;
 use bytes::BufMut;
 
 use super::format::{self, FRAME_HEADER, FrameHeader, Place, Record};
+use super::reader::Blocks;
 use super::segment::{Segment, lsn};
 use super::{Inner, UNPOISONED};
 use crate::broker::ports::{Lsn, QueueId};
-use crate::storage::files::FileLayer;
+use crate::storage::files::{FileLayer, LogFile};
 
 /// A sealed segment is rewritten when fewer than one in this many of its copies are live.
 const REWRITE_BELOW_ONE_IN: u64 = 3;
@@ -270,6 +271,62 @@ fn sparse(log: &Inner) -> Option<u32> {
     sparse.map(|(number, _)| *number)
 }
 
+/// Messages of a frame that some queue has a copy of, ascending.
+fn live_in(log: &Inner, number: u32, header: &FrameHeader) -> Vec<u64> {
+    let staging = log.lock();
+    let Some(segment) = staging.segments.by_number.get(&number) else {
+        return Vec::new();
+    };
+    let ids = header.first_id..header.first_id + u64::from(header.n_messages);
+    ids.filter(|id| !segment.is_done(*id)).collect()
+}
+
+/// A segment being written anew, a piece at a time: memory must not depend on its size.
+struct Rewritten {
+    file: Arc<dyn LogFile>,
+    written: u64,
+    bytes: Vec<u8>,
+}
+
+impl Rewritten {
+    /// Bytes collected before they are written.
+    const PIECE_BYTES: usize = 1 << 20;
+
+    fn to(file: Arc<dyn LogFile>) -> io::Result<Rewritten> {
+        file.truncate(0)?;
+        Ok(Rewritten {
+            file,
+            written: 0,
+            bytes: Vec::new(),
+        })
+    }
+
+    /// Where the next frame goes; segments are below 4 GiB.
+    fn len(&self) -> u32 {
+        (self.written + self.bytes.len() as u64) as u32
+    }
+
+    fn write_full(&mut self) -> io::Result<()> {
+        if self.bytes.len() < Self::PIECE_BYTES {
+            return Ok(());
+        }
+        self.write()
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.file.write_at(&self.bytes, self.written)?;
+        self.written += self.bytes.len() as u64;
+        self.bytes.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<u32> {
+        self.write()?;
+        self.file.sync_data()?;
+        Ok(self.len())
+    }
+}
+
 /// Rewrites a segment with its live messages only.
 fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
     let dir = log.options.dir.join("log");
@@ -295,57 +352,60 @@ fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
         }
     };
     let Some(file) = file else { return Ok(()) };
-    let mut bytes = vec![0; len];
-    file.read_at(&mut bytes, 0)?;
-    let mut out = Vec::new();
+    let path = log.segment_path(number);
+    let tmp = path.with_extension("tmp");
+    let mut out = Rewritten::to(log.files.open(&tmp)?)?;
     let mut sparse = Segment::new(None, 0);
+    let mut blocks = Blocks::of(file);
     let mut at = 0;
-    while let Some(header) = bytes.get(at..).and_then(FrameHeader::read) {
-        if header.segment != number || header.offset as usize != at || !header.checks(&bytes[at..])
-        {
+    while at < len {
+        let header = FrameHeader::read(blocks.at(at as u64, FRAME_HEADER)?);
+        let frame = match header {
+            Some(header) if header.segment == number && header.offset as usize == at => {
+                let frame = blocks.at(at as u64, header.size())?;
+                header.checks(frame).then_some((header, frame))
+            }
+            _ => None,
+        };
+        let Some((header, frame)) = frame else {
             // Corruption that recovery reported: what is readable was copied, the rest is behind it.
             tracing::error!("segment {number}: checksum mismatch at byte {at}, left as it is");
             if let Some(s) = log.lock().segments.by_number.get_mut(&number) {
                 s.compacted_at = 0;
             }
-            return Ok(());
-        }
-        format::decode(&bytes[at..], &header, |record| {
-            if let Record::Publish(p) = record {
-                let done = {
-                    let staging = log.lock();
-                    let segment = staging.segments.by_number.get(&number);
-                    segment.is_none_or(|s| s.is_done(p.id.0))
-                };
-                if done {
-                    return;
-                }
+            return log.files.remove(&tmp);
+        };
+        let live = live_in(log, number, &header);
+        format::decode(frame, &header, |record| {
+            if let Record::Publish(p) = record
+                && live.binary_search(&p.id.0).is_ok()
+            {
                 // With all its targets: settles elsewhere name those that are done with.
                 let targets: Vec<_> = p.targets().collect();
                 if let Some(record) = p.rewrite(&targets) {
                     let place = Place {
                         segment: number,
-                        offset: out.len() as u32,
-                        watermark: header.watermark,
+                        offset: out.len(),
+                        // It was durable, or it would not be rewritten.
+                        watermark: log.durable.load(Ordering::Acquire),
                         first_id: p.id.0,
                     };
                     sparse.note_frame(p.id.0, place.offset);
-                    format::encode_one(&mut out, &record, &place);
+                    format::encode_one(&mut out.bytes, &record, &place);
                 }
             }
         });
+        out.write_full()?;
         at += header.size();
-        if at + FRAME_HEADER > len {
-            break;
-        }
     }
-    replace(log, &log.segment_path(number), &out)?;
+    let new_len = out.finish()?;
+    log.files.rename(&tmp, &path)?;
     log.files.sync_dir(&dir)?;
     let file = log.files.open(&log.segment_path(number))?;
     let mut staging = log.lock();
     if let Some(s) = staging.segments.by_number.get_mut(&number) {
         s.file = Some(file);
-        s.len = out.len() as u32;
+        s.len = new_len;
         s.sparse = sparse.sparse;
         s.copies = s.live;
         s.compacted_at = s.live;

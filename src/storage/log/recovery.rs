@@ -1,8 +1,9 @@
 //! Reading the log at start: what is live, what the definitions are, what is broken.
 //!
-//! Segments are read in order. A frame that does not check is *corrupt* if a later frame's watermark
-//! says it had been durable: it is reported and passed over. Otherwise the log ends there: that is
-//! the torn tail of the last writes before a crash, and it is cut off.
+//! Segments are read in order. A frame that does not check is *corrupt* if something later says it
+//! had been durable: it is reported and passed over. Otherwise the log ends there: that is the torn
+//! tail of the last writes before a crash. It is cut off, and so are the segments behind it, of which
+//! the disk may have got more: what comes back is always what was appended first.
 
 use std::io;
 use std::path::PathBuf;
@@ -130,6 +131,10 @@ struct Recovery<'a> {
     stored: Stored,
     found: Found,
     changes: Vec<(Lsn, DefinitionChange)>,
+    /// Everything before this was durable.
+    proved: Lsn,
+    /// The log ended before the segments that are left.
+    torn: bool,
 }
 
 /// The number of a segment by its file's name.
@@ -173,10 +178,19 @@ pub(super) fn run(
     let mut recovery = Recovery {
         options,
         files,
+        proved: stored.applied,
         stored,
         found,
         changes: Vec::new(),
+        torn: false,
     };
+    for (number, path) in paths.iter().rev() {
+        let bytes = read_file(files, path)?;
+        if let Some(watermark) = last_watermark(&bytes, *number) {
+            recovery.proved = recovery.proved.max(watermark);
+            break;
+        }
+    }
     for (number, path) in &paths {
         recovery.segment(*number, path)?;
     }
@@ -185,13 +199,20 @@ pub(super) fn run(
 
 impl Recovery<'_> {
     fn segment(&mut self, number: u32, path: &std::path::Path) -> io::Result<()> {
+        if self.torn {
+            tracing::warn!(
+                "{}: dropped: the last writes before it were not finished",
+                path.display()
+            );
+            self.found.last_segment = self.found.last_segment.max(number);
+            return self.files.remove(path);
+        }
         let file = self.files.open(path)?;
-        let mut bytes = vec![0; file.len()? as usize];
-        let n = file.read_at(&mut bytes, 0)?;
-        bytes.truncate(n);
+        let bytes = read_file(self.files, path)?;
         let mut segment: Option<Segment> = None;
         let mut at = 0;
-        while let Some((header, skipped)) = next_frame(&bytes, at, number) {
+        let mut ended = false;
+        while let Some((header, skipped)) = next_frame(&bytes, at, number, self.proved) {
             if skipped > 0 {
                 tracing::error!(
                     "{}: checksum mismatch at byte {at}, passing over {skipped} bytes; what was in them is lost",
@@ -201,6 +222,7 @@ impl Recovery<'_> {
             }
             let frame = &bytes[at..at + header.size()];
             self.found.copies.redelivered = None;
+            ended = false;
             let segment =
                 segment.get_or_insert_with(|| Segment::new(Some(file.clone()), header.first_id));
             let mut settles = Vec::new();
@@ -218,7 +240,11 @@ impl Recovery<'_> {
                     segment.definitions_to = position;
                     self.changes.push((position, change));
                 }
-                Record::CleanStop(copies) => self.found.copies.redelivered = Some(copies),
+                Record::CleanStop(copies) => {
+                    ended = true;
+                    self.found.copies.redelivered = Some(copies);
+                }
+                Record::Seal => ended = true,
             });
             if !understood {
                 tracing::error!(
@@ -246,18 +272,30 @@ impl Recovery<'_> {
             }
         }
         self.found.last_segment = self.found.last_segment.max(number);
+        let position = lsn(number, at as u32);
+        // A segment that was rewritten, or cut by an earlier recovery, ends without saying so.
+        self.torn = !ended && position >= self.proved;
+        let rest = bytes[at..].iter().any(|b| *b != 0);
+        if rest && self.torn {
+            tracing::warn!(
+                "{}: cut at byte {at}: the last write was not finished",
+                path.display()
+            );
+        } else if rest {
+            tracing::error!(
+                "{}: checksum mismatch at byte {at}, up to the end; what was in it is lost",
+                path.display()
+            );
+        }
         let Some(mut segment) = segment else {
             // Prepared and never used, or nothing of it survived.
             return self.files.remove(path);
         };
         if at < bytes.len() {
-            if bytes[at..].iter().any(|b| *b != 0) {
-                tracing::warn!(
-                    "{}: cut at byte {at}: the last write was not finished",
-                    path.display()
-                );
-            }
             file.truncate(at as u64)?;
+        }
+        if position >= self.proved {
+            // What was read may be in the page cache only; from now on it counts as durable.
             file.sync_data()?;
         }
         segment.sealed = true;
@@ -278,28 +316,54 @@ impl Recovery<'_> {
     }
 }
 
+fn read_file(files: &dyn FileLayer, path: &std::path::Path) -> io::Result<Vec<u8>> {
+    let file = files.open(path)?;
+    let mut bytes = vec![0; file.len()? as usize];
+    let n = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(n);
+    Ok(bytes)
+}
+
+/// The frame at `at`, if it is whole and belongs there.
+fn frame_at(bytes: &[u8], at: usize, segment: u32) -> Option<FrameHeader> {
+    let header = FrameHeader::read(bytes.get(at..)?)?;
+    let fits = header.segment == segment && header.offset as usize == at && header.len > 0;
+    (fits && header.checks(&bytes[at..])).then_some(header)
+}
+
+/// What the last good frame of a segment says was durable.
+fn last_watermark(bytes: &[u8], segment: u32) -> Option<Lsn> {
+    let mut frames = Vec::new();
+    let mut at = 0;
+    while let Some(header) = bytes.get(at..).and_then(FrameHeader::read) {
+        if header.segment != segment || header.offset as usize != at || header.len == 0 {
+            break;
+        }
+        frames.push(at);
+        at += header.size();
+    }
+    let last = frames
+        .into_iter()
+        .rev()
+        .find_map(|at| frame_at(bytes, at, segment));
+    last.map(|header| Lsn(header.watermark))
+}
+
 /// The next good frame at or behind `at`, and how many bytes stand before it that were good once.
-fn next_frame(bytes: &[u8], at: usize, segment: u32) -> Option<(FrameHeader, usize)> {
-    let good = |at: usize| {
-        let header = FrameHeader::read(&bytes[at..])?;
-        let fits = header.segment == segment && header.offset as usize == at && header.len > 0;
-        (fits && header.checks(&bytes[at..])).then_some(header)
-    };
-    if let Some(header) = good(at) {
+/// Everything before `proved` was.
+fn next_frame(bytes: &[u8], at: usize, segment: u32, proved: Lsn) -> Option<(FrameHeader, usize)> {
+    if let Some(header) = frame_at(bytes, at, segment) {
         return Some((header, 0));
     }
-    // Look for a later frame. Its watermark tells whether what stands here was ever durable.
-    let bad_until_durable = lsn(segment, at as u32);
+    let bad = lsn(segment, at as u32);
     let mark = segment.to_be_bytes();
     let mut from = at + 1;
     while from + FRAME_HEADER <= bytes.len() {
         let next = bytes[from + 8..].windows(4).position(|w| w == mark)?;
         from += next;
-        if let Some(header) = bytes.get(from..).and_then(|_| good(from)) {
-            if Lsn(header.watermark) > bad_until_durable {
-                return Some((header, from - at));
-            }
-            return None;
+        if let Some(header) = frame_at(bytes, from, segment) {
+            let was_durable = proved > bad || Lsn(header.watermark) > bad;
+            return was_durable.then_some((header, from - at));
         }
         from += 1;
     }

@@ -551,6 +551,11 @@ proptest! {
             let clean = power_cut.is_none();
             log = open(dir.path(), &disk).0;
             let mut found = recovered(&log);
+            let is_there = |c: &&Copy| found.get(&c.queue).is_some_and(|have| have.contains(&c.number));
+            let newest = model.iter().filter(is_there).map(|c| c.published).max();
+            for c in model.iter().filter(|c| c.settled.is_none() && Some(c.published) < newest) {
+                prop_assert!(is_there(&c), "{c:?} is lost, later ones are there ({newest:?})");
+            }
             for queue in 1..=3 {
                 let have = found.remove(&queue).unwrap_or_default();
                 prop_assert!(have.is_sorted_by(|a, b| a < b), "once and in order: {have:?}");
