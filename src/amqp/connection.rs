@@ -141,6 +141,8 @@ pub struct Connection {
     /// Reading was stopped by us: the peer is not missed meanwhile.
     paused: bool,
     published: bool,
+    /// Something was published since the last [`Connection::take_publishing`].
+    publishing: bool,
     blocked: bool,
     alarm: Option<String>,
     pub(super) counted: Counted,
@@ -209,6 +211,7 @@ impl Connection {
             closing_at: 0,
             paused: false,
             published: false,
+            publishing: false,
             blocked: false,
             alarm: None,
             counted: Counted::default(),
@@ -245,6 +248,11 @@ impl Connection {
     /// last call: it should be read more slowly.
     pub fn take_spilled(&mut self) -> bool {
         self.batch.take_spilled()
+    }
+
+    /// Whether anything was published since the last call.
+    pub fn take_publishing(&mut self) -> bool {
+        std::mem::take(&mut self.publishing)
     }
 
     /// The negotiated heartbeat in seconds; zero: none.
@@ -517,6 +525,7 @@ impl Connection {
 
     pub(super) fn note_published(&mut self) {
         self.published = true;
+        self.publishing = true;
     }
 
     /// Logs and applies what was collected, and notes where the publishes are.

@@ -13,9 +13,11 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::inbox::{Contents, Inbox};
+use super::patience::Patience;
 use crate::amqp::connection::{Connection, Parts};
 use crate::broker::outlet::Outlet;
 use crate::broker::ports::Bell;
+use crate::broker::queue::residency;
 use crate::clock;
 
 /// The read buffer of a connection that has little to say.
@@ -59,6 +61,7 @@ struct Task<S> {
     closing_for: bool,
     /// Nothing is read before this time, unix milliseconds.
     held_until: u64,
+    patience: Patience,
 }
 
 /// Why a connection ended.
@@ -105,6 +108,7 @@ where
         authenticated: false,
         closing_for: false,
         held_until: 0,
+        patience: Patience::new(),
         shared: shared.clone(),
     };
     let end = task.run().await;
@@ -179,6 +183,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
                 self.machine.force_close(&reason, now);
             }
         }
+        if self.patience.waits(residency::is_short(), now) {
+            self.held_until = self.held_until.max(now + 1);
+        }
         let held = self.held_until > now;
         if self.input.len() >= self.needed && !held && self.machine.wants_input() {
             let received = self.machine.receive(&self.input, now);
@@ -186,6 +193,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
             self.needed = received.needed.max(1);
             if self.machine.take_spilled() {
                 self.held_until = now + SPILL_PAUSE_MS;
+            }
+            if self.machine.take_publishing() && residency::is_short() {
+                self.patience.published_under_pressure(now);
+                if self.patience.waits(true, now) {
+                    self.held_until = self.held_until.max(now + 1);
+                }
             }
             if self.input.is_empty() && self.input.capacity() > READ_BYTES_MAX {
                 self.input = BytesMut::new();

@@ -4,6 +4,7 @@ mod auth;
 mod connection;
 mod inbox;
 mod metrics;
+mod patience;
 pub mod tls;
 mod workers;
 

@@ -445,6 +445,11 @@ pub mod residency {
         BUDGET.store(bytes, Ordering::Relaxed);
     }
 
+    /// Whether half of the budget is used: time to slow publishers down.
+    pub fn is_short() -> bool {
+        Resident::bytes() > BUDGET.load(Ordering::Relaxed) / 2
+    }
+
     /// Whether bodies in memory exceed the budget.
     pub fn over_budget() -> bool {
         Resident::bytes() > BUDGET.load(Ordering::Relaxed)
