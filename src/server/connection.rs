@@ -61,6 +61,9 @@ struct Task<S> {
     closing_for: bool,
     /// Nothing is read before this time, unix milliseconds.
     held_until: u64,
+    /// That time lies ahead, as of the latest step. Decided once a step: input that stays behind
+    /// because of it needs the deadline that goes with it, or nobody would come back to it.
+    held: bool,
     patience: Patience,
 }
 
@@ -108,6 +111,7 @@ where
         authenticated: false,
         closing_for: false,
         held_until: 0,
+        held: false,
         patience: Patience::new(),
         shared: shared.clone(),
     };
@@ -186,8 +190,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
         if self.patience.waits(residency::is_short(), now) {
             self.held_until = self.held_until.max(now + 1);
         }
-        let held = self.held_until > now;
-        if self.input.len() >= self.needed && !held && self.machine.wants_input() {
+        self.held = self.held_until > now;
+        if self.input.len() >= self.needed && !self.held && self.machine.wants_input() {
             let received = self.machine.receive(&self.input, now);
             self.input.advance(received.consumed);
             self.needed = received.needed.max(1);
@@ -208,6 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
                 self.shared.authenticated();
             }
         }
+        self.held = self.held_until > now;
         if self.machine.output.len() < WRITE_AT_BYTES {
             self.take_inbox(now);
         }
@@ -237,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
     }
 
     fn wants_input(&self) -> bool {
-        if !self.machine.wants_input() || self.held_until > clock::now() {
+        if !self.machine.wants_input() || self.held {
             return false;
         }
         let log = self.shared.broker.log();
@@ -254,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
         let stuck = self
             .stuck_since
             .map(|since| since + self.shared.config.protocol.write_timeout_ms);
-        let held = (self.held_until > clock::now()).then_some(self.held_until);
+        let held = self.held.then_some(self.held_until);
         [self.machine.next_deadline(), stuck, held]
             .into_iter()
             .flatten()
