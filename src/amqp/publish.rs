@@ -112,10 +112,7 @@ impl Connection {
                 }
                 Ok(())
             }
-            (Stage::Method, _) => {
-                let text = "expected method frame, got non method frame instead";
-                Err(Exception::hard(HardCode::UNEXPECTED_FRAME, text))
-            }
+            (Stage::Method, _) => Err(no_method()),
             (Stage::Header, _) => {
                 let text =
                     "expected content header for class 60, got non content header frame instead";
@@ -383,6 +380,12 @@ struct Closer {
     keys: Vec<String>,
     /// Properties to deliver instead of the original ones.
     rewritten: Option<Vec<u8>>,
+}
+
+/// Content came without a method.
+pub(super) fn no_method() -> Exception {
+    let text = "expected method frame, got non method frame instead";
+    Exception::hard(HardCode::UNEXPECTED_FRAME, text)
 }
 
 fn route_error(e: &RouteError, a: &Assembly, vhost: &str) -> Exception {

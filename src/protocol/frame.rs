@@ -167,7 +167,7 @@ fn header(input: &[u8]) -> IResult<&[u8], (u8, u16, u32), ()> {
 }
 
 /// Finds the frame at the start of `input`. `frame_max` is the negotiated limit for a whole frame,
-/// zero for none.
+/// zero for none. As in RabbitMQ the payload alone may be as large as that.
 ///
 /// # Errors
 /// [`FrameError`]. An oversized frame is refused as soon as its header is there.
@@ -177,14 +177,14 @@ pub fn parse(input: &[u8], frame_max: u32) -> Result<Parsed<'_>, FrameError> {
     };
     let max = match frame_max {
         0 => FRAME_HARD_MAX,
-        n => n - FRAME_OVERHEAD as u32,
+        n => n,
     };
     if size > max {
         return Err(FrameError::TooLarge {
             kind,
             octets: Octets::of(rest),
             size,
-            max,
+            max: max - FRAME_OVERHEAD as u32,
         });
     }
     let len = size as usize;
@@ -205,7 +205,7 @@ pub fn parse(input: &[u8], frame_max: u32) -> Result<Parsed<'_>, FrameError> {
         1 => FrameKind::Method,
         2 => FrameKind::Header,
         3 => FrameKind::Body,
-        8 => FrameKind::Heartbeat,
+        8 if len == 0 => FrameKind::Heartbeat,
         kind => {
             return Err(FrameError::UnknownType {
                 kind,
@@ -279,14 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_of_exactly_frame_max_passes_and_one_octet_more_does_not() {
-        let f = frame(3, 1, &[0; 4088], FRAME_END);
+    fn a_payload_of_exactly_frame_max_passes_and_one_octet_more_does_not() {
+        let f = frame(3, 1, &[0; 4096], FRAME_END);
         assert!(matches!(parse(&f, 4096), Ok(Parsed::Frame { .. })));
-        let f = frame(3, 1, &[0; 4089], FRAME_END);
+        let f = frame(3, 1, &[0; 4097], FRAME_END);
         let error = parse(&f[..7], 4096).expect_err("too large");
         assert_eq!(
             error.to_string(),
-            "type 3, first 16 octets = <<>>: {frame_too_large,4089,4088}"
+            "type 3, first 16 octets = <<>>: {frame_too_large,4097,4088}"
         );
     }
 

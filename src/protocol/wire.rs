@@ -23,7 +23,7 @@ impl Malformed {
     /// The error for the frame with this payload.
     pub fn of(self, payload: &[u8]) -> DecodeError {
         match self {
-            Malformed::Syntax => DecodeError::Malformed(Octets::of(payload)),
+            Malformed::Syntax => DecodeError::Malformed(Octets::arguments(payload)),
             Malformed::Utf8 => DecodeError::MalformedUtf8,
         }
     }
@@ -50,28 +50,49 @@ impl fmt::Display for DecodeError {
     }
 }
 
-/// The first octets of something at fault, shown as RabbitMQ shows them: `<<1,2,3>>`.
+/// Octets of something at fault, shown as RabbitMQ shows them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Octets {
-    first: Vec<u8>,
+    shown: Vec<u8>,
+    /// Printable ones are shown as text (Erlang's `~p`, not `~w`).
+    as_text: bool,
 }
 
 impl Octets {
-    /// Octets shown at most.
+    /// Octets of a frame's payload shown at most.
     pub const SHOWN: usize = 16;
 
-    /// Of these bytes.
-    pub fn of(bytes: &[u8]) -> Octets {
+    /// Octets of arguments shown at most; a reply text has no room for more.
+    const ARGUMENTS_SHOWN: usize = 255;
+
+    /// The first of a frame's payload: `<<1,2,3>>`, or `<<"text">>`.
+    pub fn of(payload: &[u8]) -> Octets {
         Octets {
-            first: bytes.iter().take(Self::SHOWN).copied().collect(),
+            shown: payload.iter().take(Self::SHOWN).copied().collect(),
+            as_text: true,
+        }
+    }
+
+    /// The arguments in a method's payload, behind class and method: `<<1,2,3>>`.
+    fn arguments(payload: &[u8]) -> Octets {
+        let arguments = payload.iter().skip(4).take(Self::ARGUMENTS_SHOWN);
+        Octets {
+            shown: arguments.copied().collect(),
+            as_text: false,
         }
     }
 }
 
 impl fmt::Display for Octets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let printable = |b: &u8| matches!(b, b' '..=b'~' | b'\n' | b'\r' | b'\t');
+        if self.as_text && !self.shown.is_empty() && self.shown.iter().all(printable) {
+            let text = self.shown.escape_ascii().to_string();
+            // Erlang does not escape the apostrophe.
+            return write!(f, "<<\"{}\">>", text.replace("\\'", "'"));
+        }
         f.write_str("<<")?;
-        for (i, octet) in self.first.iter().enumerate() {
+        for (i, octet) in self.shown.iter().enumerate() {
             write!(f, "{}{octet}", if i == 0 { "" } else { "," })?;
         }
         f.write_str(">>")

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -127,6 +128,24 @@ pub struct Server {
     /// Where it serves metrics.
     pub prometheus: Vec<SocketAddr>,
     tls: Option<Arc<TlsReloader>>,
+    signals: Signals,
+}
+
+/// The signals it obeys, from before it says that it is ready.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn receive() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 fn told(what: String) -> impl FnOnce(io::Error) -> io::Error {
@@ -137,8 +156,9 @@ impl Server {
     /// Recovers what the data folder has, and starts to listen.
     ///
     /// # Errors
-    /// The folder is in use, an address is taken, a certificate or the definitions file does not do.
+    /// Signals cannot be received, the folder is in use, an address is taken, a certificate or the definitions file does not do.
     pub async fn start(config: Config) -> io::Result<Server> {
+        let signals = Signals::receive()?;
         residency::set_budget(config.memory.body_budget_bytes.0);
         let mut options = LogOptions::new(&config.data_dir());
         options.segment_bytes = u32::try_from(config.storage.segment_bytes.0)
@@ -212,6 +232,7 @@ impl Server {
             amqps: Vec::new(),
             prometheus: Vec::new(),
             tls,
+            signals,
         };
         server.listen().await?;
         Ok(server)
@@ -290,18 +311,14 @@ impl Server {
     /// Serves until a signal asks to stop, or the log fails. Returns whether all went well.
     ///
     /// # Errors
-    /// Signals cannot be received.
-    pub async fn run(self) -> io::Result<bool> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
+    /// The log could not be closed.
+    pub async fn run(mut self) -> io::Result<bool> {
         let mut watch = tokio::time::interval(WATCH_INTERVAL);
         loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => {
+                _ = self.signals.terminate.recv() => break,
+                _ = self.signals.interrupt.recv() => break,
+                _ = self.signals.hangup.recv() => {
                     if let Some(tls) = &self.tls {
                         tls.changed();
                         tls.reload();

@@ -75,6 +75,11 @@ impl Client {
     }
 
     pub fn login(&mut self, frame_max: u32) -> std::io::Result<()> {
+        self.login_with(frame_max, 0)
+    }
+
+    /// `heartbeat` in seconds.
+    pub fn login_with(&mut self, frame_max: u32, heartbeat: u16) -> std::io::Result<()> {
         self.socket.write_all(&frame::PROTOCOL_HEADER)?;
         self.expect(connection::Start::ID)?;
         let mut properties = FieldTable::new();
@@ -103,7 +108,7 @@ impl Client {
             &connection::TuneOk {
                 channel_max: 2047,
                 frame_max,
-                heartbeat: 0,
+                heartbeat,
             },
         )?;
         self.send(0, &connection::Open { virtual_host: "/" })?;
@@ -125,6 +130,16 @@ impl Client {
     /// The next frame that is no heartbeat.
     pub fn next(&mut self) -> std::io::Result<Frame> {
         loop {
+            let frame = self.any()?;
+            if frame.kind != FrameKind::Heartbeat {
+                return Ok(frame);
+            }
+        }
+    }
+
+    /// The next frame.
+    pub fn any(&mut self) -> std::io::Result<Frame> {
+        loop {
             match frame::parse(&self.input, 0).expect("the broker sends good frames") {
                 Parsed::Frame { frame, size } => {
                     let owned = Frame {
@@ -133,9 +148,7 @@ impl Client {
                         payload: frame.payload.to_vec(),
                     };
                     self.input.drain(..size);
-                    if owned.kind != FrameKind::Heartbeat {
-                        return Ok(owned);
-                    }
+                    return Ok(owned);
                 }
                 Parsed::Incomplete { .. } => {
                     let mut buf = [0; 65536];
@@ -178,6 +191,25 @@ impl Client {
             unreachable!()
         };
         Ok(ok.message_count)
+    }
+
+    /// Ready messages and consumers of a queue.
+    pub fn counts(&mut self, name: &str) -> std::io::Result<(u32, u32)> {
+        let declare = queue::Declare {
+            queue: name,
+            passive: true,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            nowait: false,
+            arguments: TableRef::default(),
+        };
+        self.send(1, &declare)?;
+        let f = self.expect(queue::DeclareOk::ID)?;
+        let Method::QueueDeclareOk(ok) = f.method() else {
+            unreachable!()
+        };
+        Ok((ok.message_count, ok.consumer_count))
     }
 
     pub fn confirm_select(&mut self) -> std::io::Result<()> {

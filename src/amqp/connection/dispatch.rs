@@ -3,11 +3,12 @@
 use super::{Connection, Phase};
 use crate::amqp::channel::{Phase as ChannelPhase, Stage};
 use crate::amqp::errors::{self, Exception};
+use crate::amqp::publish::no_method;
 use crate::broker::queue::Settle;
-use crate::protocol::EncodeMethod;
 use crate::protocol::frame::{self, FrameKind, FrameRef};
 use crate::protocol::methods::{Method, MethodId, basic, channel, connection};
 use crate::protocol::reply_code::{HardCode, SoftCode};
+use crate::protocol::{DecodeError, EncodeMethod};
 
 impl Connection {
     pub(super) fn frame(&mut self, frame: FrameRef<'_>) -> Result<(), (u16, MethodId, Exception)> {
@@ -22,7 +23,16 @@ impl Connection {
                 }
                 let method = match Method::decode(frame.payload) {
                     Ok(method) => method,
-                    Err(e) => return Err((0, MethodId::NONE, errors::decode(&e))),
+                    Err(e) => {
+                        let id = match (&e, frame.payload) {
+                            (DecodeError::Malformed(_), [a, b, c, d, ..]) => MethodId {
+                                class: u16::from_be_bytes([*a, *b]),
+                                method: u16::from_be_bytes([*c, *d]),
+                            },
+                            _ => MethodId::NONE,
+                        };
+                        return Err((0, id, errors::decode(&e)));
+                    }
                 };
                 let result = if number == 0 {
                     self.connection_method(&method)
@@ -33,18 +43,19 @@ impl Connection {
             }
             _ if self.phase == Phase::Closing => Ok(()),
             FrameKind::Header | FrameKind::Body => {
-                let open = self.phase == Phase::Running && self.channel(number).is_some();
-                if number == 0 || !open {
+                if number == 0 {
                     return Err((0, MethodId::NONE, unexpected(&frame)));
                 }
-                let id = basic::Publish::ID;
-                self.content(number, frame).map_err(|e| match e {
-                    Exception::Connection(
-                        HardCode::FRAME_ERROR | HardCode::UNEXPECTED_FRAME,
-                        _,
-                    ) => (number, MethodId::NONE, e),
-                    e => (number, id, e),
-                })
+                let stage = self.channel(number).map(|ch| ch.assembly.stage);
+                let id = match stage {
+                    // No publish is going on that could be blamed.
+                    None | Some(Stage::Method) => MethodId::NONE,
+                    Some(_) => basic::Publish::ID,
+                };
+                if stage.is_none() {
+                    return Err((0, id, no_method()));
+                }
+                self.content(number, frame).map_err(|e| (number, id, e))
             }
         }
     }

@@ -1,0 +1,238 @@
+//! Peers that are slow, silent or gone.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use leveret::protocol::field_table::FieldTable;
+use leveret::protocol::frame::{FrameKind, PROTOCOL_HEADER};
+use leveret::protocol::methods::{basic, channel, connection};
+use leveret::protocol::properties::Properties;
+use leveret::protocol::{EncodeMethod, Method};
+use support::{Broker, Client, PATIENCE};
+
+/// Reads until the broker hangs up, and says how long that took.
+fn hung_up(c: &mut Client) -> Duration {
+    let began = Instant::now();
+    let mut rest = [0; 65536];
+    loop {
+        match c.socket.read(&mut rest) {
+            Ok(0) => return began.elapsed(),
+            Ok(_) => assert!(began.elapsed() < PATIENCE, "the broker goes on talking"),
+            Err(e) => {
+                assert_ne!(
+                    e.kind(),
+                    ErrorKind::WouldBlock,
+                    "the broker does not hang up"
+                );
+                return began.elapsed();
+            }
+        }
+    }
+}
+
+#[test]
+fn heartbeats_are_sent_and_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&dir.path().join("data"), &[]);
+    let mut silent = Client::raw(broker.address).unwrap();
+    silent.login_with(131_072, 1).unwrap();
+    let began = Instant::now();
+    // Twice a second while idle.
+    let f = silent.any().unwrap();
+    assert_eq!(f.kind, FrameKind::Heartbeat);
+    assert!(
+        began.elapsed() < Duration::from_millis(900),
+        "half an interval"
+    );
+    // Nothing is heard of this one (a half-open connection looks the same): two intervals.
+    hung_up(&mut silent);
+    let took = began.elapsed();
+    assert!(
+        took > Duration::from_millis(1500) && took < Duration::from_secs(5),
+        "{took:?}"
+    );
+
+    // A peer that sends heartbeats of its own stays.
+    let mut alive = Client::raw(broker.address).unwrap();
+    alive.login_with(131_072, 1).unwrap();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        // The broker's heartbeats are the clock.
+        assert_eq!(alive.any().unwrap().kind, FrameKind::Heartbeat);
+        alive
+            .socket
+            .write_all(&[8, 0, 0, 0, 0, 0, 0, 0xCE])
+            .unwrap();
+    }
+    alive.send(1, &channel::Open).unwrap();
+    alive.expect(channel::OpenOk::ID).unwrap();
+}
+
+#[test]
+fn a_handshake_has_a_time_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("LEVERET_PROTOCOL_HANDSHAKE_TIMEOUT_MS", "300")];
+    let broker = Broker::start(&dir.path().join("data"), &settings);
+    let mut mute = Client::raw(broker.address).unwrap();
+    let mut stuck = Client::raw(broker.address).unwrap();
+    stuck.socket.write_all(&PROTOCOL_HEADER).unwrap();
+    stuck.expect(connection::Start::ID).unwrap();
+    assert!(hung_up(&mut mute) < Duration::from_secs(5));
+    assert!(hung_up(&mut stuck) < Duration::from_secs(5));
+}
+
+#[test]
+fn connections_that_have_not_logged_in_are_limited() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("LEVERET_PROTOCOL_MAX_UNAUTHENTICATED_CONNECTIONS", "4")];
+    let broker = Broker::start(&dir.path().join("data"), &settings);
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        let mut c = Client::raw(broker.address).unwrap();
+        c.socket.write_all(&PROTOCOL_HEADER).unwrap();
+        c.expect(connection::Start::ID).unwrap();
+        waiting.push(c);
+    }
+    let mut one_more = Client::raw(broker.address).unwrap();
+    hung_up(&mut one_more);
+    // One that gives up makes room.
+    drop(waiting.pop());
+    let deadline = Instant::now() + PATIENCE;
+    while Client::connect(broker.address).is_err() {
+        assert!(Instant::now() < deadline, "no room again");
+    }
+}
+
+#[test]
+fn a_client_that_never_reads_is_given_up_and_costs_little() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("LEVERET_PROTOCOL_WRITE_TIMEOUT_MS", "1500")];
+    let broker = Broker::start(&dir.path().join("data"), &settings);
+    let mut deaf = Client::connect(broker.address).unwrap();
+    deaf.declare("deaf", false, &FieldTable::new()).unwrap();
+    deaf.consume("deaf", true).unwrap();
+    let before = broker.resident();
+
+    let mut other = Client::connect(broker.address).unwrap();
+    other.declare("other", false, &FieldTable::new()).unwrap();
+    other.consume("other", true).unwrap();
+    other.confirm_select().unwrap();
+    let body = vec![1; 64 * 1024];
+    // 32 MiB for one that does not take them; the other is served all the while.
+    for i in 1..=512 {
+        other.stage_publish("deaf", &body, &Properties::default());
+        other.flush().unwrap();
+        assert!(
+            matches!(other.next().unwrap().method(), Method::BasicAck(a) if a.delivery_tag == i)
+        );
+    }
+    let grown = broker.resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "{} MiB for 32 MiB of bodies", grown >> 20);
+    other.publish("other", b"served").unwrap();
+    let mut seen = 0;
+    while seen < 2 {
+        match other.next().unwrap() {
+            f if f.kind == FrameKind::Method => seen += 1,
+            _ => {}
+        }
+    }
+    // It is hung up on: its consumer goes, and what it did not take waits for the next one.
+    let deadline = Instant::now() + PATIENCE;
+    let mut late = Client::connect(broker.address).unwrap();
+    loop {
+        let (ready, consumers) = late.counts("deaf").unwrap();
+        if consumers == 0 {
+            assert!(ready > 256, "{ready} are ready");
+            break;
+        }
+        assert!(Instant::now() < deadline, "it is still there");
+    }
+    hung_up(&mut deaf);
+}
+
+#[test]
+fn returns_to_a_client_that_never_reads_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("LEVERET_PROTOCOL_WRITE_TIMEOUT_MS", "1000")];
+    let broker = Broker::start(&dir.path().join("data"), &settings);
+    let mut c = Client::connect(broker.address).unwrap();
+    c.socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    let before = broker.resident();
+    let publish = basic::Publish {
+        exchange: "",
+        routing_key: "nobody",
+        mandatory: true,
+        immediate: false,
+    };
+    let properties = Properties::default().encode();
+    let content = leveret::protocol::encode::Content {
+        properties: &properties,
+        body: &vec![7; 100_000],
+    };
+    // Until the broker, which cannot get rid of the returns, stops reading and hangs up.
+    let failed = (0..10_000).any(|_| {
+        leveret::protocol::encode::method(&mut c.out, 1, &publish);
+        leveret::protocol::encode::content(&mut c.out, 1, &content, 131_072);
+        let failed = c.flush().is_err();
+        c.out.clear();
+        failed
+    });
+    assert!(failed, "a gigabyte of returns was taken");
+    let grown = broker.resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "{} MiB", grown >> 20);
+}
+
+#[test]
+fn both_sides_may_close_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&dir.path().join("data"), &[]);
+    let mut c = Client::connect(broker.address).unwrap();
+    // An error that makes the broker close, and a close of our own behind it.
+    let bad = basic::Publish {
+        exchange: "",
+        routing_key: "",
+        mandatory: false,
+        immediate: true,
+    };
+    leveret::protocol::encode::method(&mut c.out, 1, &bad);
+    let content = leveret::protocol::encode::Content {
+        properties: &Properties::default().encode(),
+        body: b"",
+    };
+    leveret::protocol::encode::content(&mut c.out, 1, &content, 131_072);
+    let close = connection::Close {
+        reply_code: 200,
+        reply_text: "bye",
+        class_id: 0,
+        method_id: 0,
+    };
+    c.send(0, &close).unwrap();
+    let f = c.expect(connection::Close::ID).unwrap();
+    assert!(matches!(f.method(), Method::ConnectionClose(close) if close.reply_code == 540));
+    c.expect(connection::CloseOk::ID).unwrap();
+    c.send(0, &connection::CloseOk).unwrap();
+    hung_up(&mut c);
+}
+
+#[test]
+fn a_stop_is_announced() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&dir.path().join("data"), &[]);
+    let mut c = Client::connect(broker.address).unwrap();
+    let told = std::thread::spawn(move || {
+        let f = c.expect(connection::Close::ID).unwrap();
+        let Method::ConnectionClose(close) = f.method() else {
+            unreachable!()
+        };
+        let told = (close.reply_code, close.reply_text.to_owned());
+        c.send(0, &connection::CloseOk).unwrap();
+        told
+    });
+    assert!(broker.stop(), "exit code 0");
+    let text = "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'";
+    assert_eq!(told.join().unwrap(), (320, text.to_owned()));
+}
