@@ -10,7 +10,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use leveret::protocol::encode::{self, Content};
@@ -334,15 +335,53 @@ pub fn persistent() -> Properties {
     }
 }
 
+/// What a process said so far.
+#[derive(Default)]
+pub struct Said {
+    lines: Mutex<Vec<String>>,
+    more: Condvar,
+}
+
+impl Said {
+    /// Waits for a line with this text, and returns it.
+    pub fn wait_for(&self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.lines.lock().unwrap();
+        loop {
+            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "not said: {text:?}; but {lines:#?}");
+            lines = self.more.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    fn say(&self, line: String) {
+        // Shown with a test that fails.
+        eprintln!("{line}");
+        self.lines.lock().unwrap().push(line);
+        self.more.notify_all();
+    }
+}
+
 /// A broker process with its own data folder.
 pub struct Broker {
     child: Child,
     pub address: SocketAddr,
+    pub said: Arc<Said>,
 }
 
 impl Broker {
     /// Starts a broker on this folder and a port of its choice, and waits until it is ready.
     pub fn start(data: &Path, more: &[(&str, &str)]) -> Broker {
+        let mut environment = vec![("LEVERET_LISTENERS_PROMETHEUS", "")];
+        environment.extend(more);
+        Broker::start_with(data, &[], &environment)
+    }
+
+    /// The same with arguments, and nothing in the environment but this.
+    pub fn start_with(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Broker {
         let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
         command.args([
             "--data-dir",
@@ -351,32 +390,36 @@ impl Broker {
             "127.0.0.1:0",
         ]);
         command
-            .env("LEVERET_LISTENERS_PROMETHEUS", "")
+            .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        command.envs(more.iter().copied()).stderr(Stdio::piped());
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut address = None;
-        for line in lines.by_ref() {
-            let line = line.unwrap();
-            if let Some((_, at)) = line.split_once("listening for amqp address=") {
-                address = Some(at.parse().unwrap());
-            }
-            if line.contains("Server startup complete") {
-                break;
-            }
-        }
-        // What it says later is passed on, so that it never waits for a reader.
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let said = Arc::new(Said::default());
+        let hears = said.clone();
+        // To the end, so that it never waits for a reader.
         std::thread::spawn(move || {
-            lines
-                .map_while(Result::ok)
-                .for_each(|line| eprintln!("{line}"))
+            lines.map_while(Result::ok).for_each(|line| hears.say(line));
         });
+        said.wait_for("Server startup complete");
         Broker {
+            address: listens(&said, "amqp"),
             child,
-            address: address.expect("the broker says where it listens"),
+            said,
         }
+    }
+
+    /// Where it listens for a protocol.
+    pub fn listens(&self, protocol: &str) -> SocketAddr {
+        listens(&self.said, protocol)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// kill -9.
@@ -387,8 +430,7 @@ impl Broker {
 
     /// SIGTERM; returns whether it ended well.
     pub fn stop(mut self) -> bool {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(rustix::process::Signal::TERM);
         self.child.wait().unwrap().success()
     }
 
@@ -403,6 +445,12 @@ impl Broker {
             .unwrap()
             * 1024
     }
+}
+
+fn listens(said: &Said, protocol: &str) -> SocketAddr {
+    let text = format!("listening for {protocol} address=");
+    let line = said.wait_for(&text);
+    line.split_once(&text).unwrap().1.parse().unwrap()
 }
 
 impl Drop for Broker {

@@ -1,0 +1,241 @@
+//! TLS from outside: versions, client certificates, new certificates without a restart.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use leveret::protocol::frame::PROTOCOL_HEADER;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, StreamOwned};
+use support::{Broker, PATIENCE};
+
+/// A certificate authority and what it signed.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Authority {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Authority {
+            issuer: Issuer::new(params, key),
+            pem,
+        }
+    }
+
+    /// Certificate and key, PEM.
+    fn sign(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        (cert.pem(), key.serialize_pem())
+    }
+}
+
+struct Files {
+    cert: PathBuf,
+    key: PathBuf,
+    config: PathBuf,
+}
+
+fn files(dir: &Path, authority: &Authority, more: &str) -> Files {
+    let (cert, key) = authority.sign("first");
+    let files = Files {
+        cert: dir.join("cert.pem"),
+        key: dir.join("key.pem"),
+        config: dir.join("leveret.toml"),
+    };
+    std::fs::write(&files.cert, cert).unwrap();
+    std::fs::write(&files.key, key).unwrap();
+    std::fs::write(dir.join("ca.pem"), &authority.pem).unwrap();
+    let config = format!(
+        "[tls]\ncert = {:?}\nkey = {:?}\n{}",
+        files.cert,
+        files.key,
+        more.replace("CA", dir.join("ca.pem").to_str().unwrap())
+    );
+    std::fs::write(&files.config, config).unwrap();
+    files
+}
+
+fn start(dir: &Path, files: &Files) -> Broker {
+    let arguments = [
+        "--config",
+        files.config.to_str().unwrap(),
+        "--amqps",
+        "127.0.0.1:0",
+    ];
+    Broker::start_with(
+        &dir.join("data"),
+        &arguments,
+        &[("LEVERET_LISTENERS_PROMETHEUS", "")],
+    )
+}
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// Shakes hands and waits for `connection.start`.
+fn connect(
+    address: SocketAddr,
+    authority: &Authority,
+    version: &'static rustls::SupportedProtocolVersion,
+    identity: Option<&(String, String)>,
+) -> std::io::Result<Stream> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match identity {
+        None => config.with_no_client_auth(),
+        Some((cert, key)) => config
+            .with_client_auth_cert(
+                vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+            )
+            .unwrap(),
+    };
+    let name = ServerName::try_from("localhost").unwrap();
+    let client = ClientConnection::new(Arc::new(config), name).unwrap();
+    let socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = StreamOwned::new(client, socket);
+    stream.write_all(&PROTOCOL_HEADER)?;
+    let mut start = [0; 11];
+    stream.read_exact(&mut start)?;
+    assert_eq!(start[7..], [0, 10, 0, 10], "connection.start");
+    Ok(stream)
+}
+
+/// The certificate that the broker shows.
+fn shown(stream: &Stream) -> Vec<u8> {
+    stream.conn.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[test]
+fn both_versions_are_spoken_and_a_plain_peer_is_not_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("ca");
+    let files = files(dir.path(), &authority, "");
+    let broker = start(dir.path(), &files);
+    let address = broker.listens("amqps");
+    for (version, number) in [
+        (&rustls::version::TLS12, ProtocolVersion::TLSv1_2),
+        (&rustls::version::TLS13, ProtocolVersion::TLSv1_3),
+    ] {
+        let stream = connect(address, &authority, version, None).unwrap();
+        assert_eq!(stream.conn.protocol_version(), Some(number));
+    }
+    let mut plain = TcpStream::connect(address).unwrap();
+    plain.set_read_timeout(Some(PATIENCE)).unwrap();
+    plain.write_all(&PROTOCOL_HEADER).unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"AMQP"), "nothing in the clear");
+    connect(address, &authority, &rustls::version::TLS13, None).unwrap();
+}
+
+#[test]
+fn client_certificates_are_asked_for_where_that_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, stranger) = (Authority::new("ca"), Authority::new("stranger"));
+    let more = "client_ca = \"CA\"\nclient_auth = \"required\"\n";
+    let files = files(dir.path(), &authority, more);
+    let broker = start(dir.path(), &files);
+    let address = broker.listens("amqps");
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let known = authority.sign("client");
+        connect(address, &authority, version, Some(&known)).unwrap();
+        assert!(connect(address, &authority, version, None).is_err(), "none");
+        let other = stranger.sign("client");
+        assert!(
+            connect(address, &authority, version, Some(&other)).is_err(),
+            "another authority's"
+        );
+    }
+
+    let optional = std::fs::read_to_string(&files.config)
+        .unwrap()
+        .replace("required", "optional");
+    std::fs::write(&files.config, optional).unwrap();
+    assert!(broker.stop());
+    let broker = start(dir.path(), &files);
+    let address = broker.listens("amqps");
+    let version = &rustls::version::TLS13;
+    connect(address, &authority, version, None).unwrap();
+    connect(
+        address,
+        &authority,
+        version,
+        Some(&authority.sign("client")),
+    )
+    .unwrap();
+    let other = stranger.sign("client");
+    assert!(connect(address, &authority, version, Some(&other)).is_err());
+}
+
+#[test]
+fn a_new_pair_is_used_and_a_bad_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("ca");
+    let files = files(dir.path(), &authority, "");
+    let broker = start(dir.path(), &files);
+    let address = broker.listens("amqps");
+    let version = &rustls::version::TLS13;
+    let old = connect(address, &authority, version, None).unwrap();
+    let first = shown(&old);
+
+    // A certificate whose key is not there: the old pair stays.
+    let (cert, key) = authority.sign("second");
+    std::fs::write(&files.cert, &cert).unwrap();
+    broker.signal(rustix::process::Signal::HUP);
+    let line = broker.said.wait_for("TLS certificates not reloaded");
+    assert!(line.contains("ERROR"), "{line}");
+    assert_eq!(
+        shown(&connect(address, &authority, version, None).unwrap()),
+        first
+    );
+
+    std::fs::write(&files.key, &key).unwrap();
+    broker.signal(rustix::process::Signal::HUP);
+    broker.said.wait_for("TLS certificates reloaded");
+    let second = shown(&connect(address, &authority, version, None).unwrap());
+    assert_ne!(second, first);
+    assert_eq!(
+        second,
+        CertificateDer::from_pem_slice(cert.as_bytes())
+            .unwrap()
+            .to_vec()
+    );
+
+    // And without a signal, when the files change.
+    let (cert, key) = authority.sign("third");
+    std::fs::write(&files.cert, &cert).unwrap();
+    std::fs::write(&files.key, &key).unwrap();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while shown(&connect(address, &authority, version, None).unwrap()) == second {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the files are not watched"
+        );
+    }
+    drop(old);
+    assert!(broker.stop());
+}
