@@ -13,6 +13,7 @@ mod definitions;
 pub mod files;
 mod folder;
 pub mod log;
+pub mod memory;
 
 pub use folder::{FORMAT_VERSION, Folder};
 pub use log::{Durability, LogOptions, SegmentedLog};
