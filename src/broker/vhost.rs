@@ -4,6 +4,8 @@
 //! then applied, so that the log's order is the order things happened in. Lookups take read locks
 //! only, and publishing mostly not even that (see [`super::routing`]).
 
+mod end;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};

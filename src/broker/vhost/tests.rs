@@ -759,3 +759,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn exchanges_bound_in_a_circle_go_with_their_vhost() {
+    let (store, vhost) = fresh();
+    exchange(&vhost, "a", "fanout", "", &[]).unwrap();
+    exchange(&vhost, "b", "fanout", "", &[]).unwrap();
+    bind(&vhost, "a", "b", "", &[]).unwrap();
+    bind(&vhost, "b", "a", "", &[]).unwrap();
+    let a = Arc::downgrade(&vhost.exchange("a").unwrap());
+    drop((vhost, store));
+    assert!(a.upgrade().is_none());
+}
