@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::confirms::Confirms;
+use super::tx::Tx;
 use crate::broker::outlet::ChannelCredit;
 use crate::broker::queue::{DeliveryRef, Queue};
 use crate::broker::routing::RouteCache;
@@ -68,6 +69,8 @@ pub(super) struct Channel {
     pub(super) assembly: Assembly,
     pub(super) routes: RouteCache,
     pub(super) confirms: Option<Confirms>,
+    /// Since `tx.select`.
+    pub(super) tx: Option<Tx>,
     /// In the order of their tags.
     pub(super) unacked: VecDeque<Unacked>,
     pub(super) next_tag: u64,
@@ -91,6 +94,7 @@ impl Channel {
             assembly: Assembly::default(),
             routes: RouteCache::default(),
             confirms: None,
+            tx: None,
             unacked: VecDeque::new(),
             next_tag: 1,
             last_queue: String::new(),

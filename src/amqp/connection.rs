@@ -375,6 +375,7 @@ impl Connection {
         let Some(ch) = self.channels[usize::from(number)].as_mut() else {
             return;
         };
+        ch.roll_back();
         let consumers = std::mem::take(&mut ch.consumers);
         let unacked = std::mem::take(&mut ch.unacked);
         let reply = ch.reply_consumer.take();
@@ -568,7 +569,7 @@ impl Connection {
         }
     }
 
-    fn flush_batch(&mut self) -> Result<Lsn, crate::broker::ports::LogFailed> {
+    pub(super) fn flush_batch(&mut self) -> Result<Lsn, crate::broker::ports::LogFailed> {
         let broker = self.broker.clone();
         self.batch.flush(&broker, self.now)
     }

@@ -13,6 +13,7 @@ mod handshake;
 mod publish;
 pub mod settings;
 mod settle;
+mod tx;
 
 pub use connection::{Connection, Received};
 pub use handshake::VERSION;

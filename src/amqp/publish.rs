@@ -6,6 +6,7 @@
 use super::channel::{Assembly, Stage};
 use super::connection::Connection;
 use super::errors::{self, Exception};
+use super::tx::TxPublish;
 use crate::broker::access::Permission;
 use crate::broker::arguments::parse_expiration;
 use crate::broker::dead_letter::string_array;
@@ -208,11 +209,20 @@ impl Connection {
                 &more
             }
         };
+        if let Some(tx) = &mut ch.tx {
+            return tx.publish(TxPublish {
+                message,
+                queues: queues.to_vec(),
+                expiration,
+                priority,
+                mandatory: a.mandatory,
+            });
+        }
         let unroutable = queues.is_empty();
         let (at, durable) = batch.publish(&message, queues, expiration, priority, now);
         let seqno = ch.confirms.as_mut().map(super::confirms::Confirms::next);
         if unroutable {
-            self.unroutable(number, a, &message);
+            self.unroutable(number, a.mandatory, &message);
         } else {
             self.counted.routed += 1;
         }
@@ -239,8 +249,8 @@ impl Connection {
 
     /// Tells the publisher of a mandatory message that nobody took it. The return leaves before the
     /// confirm.
-    fn unroutable(&mut self, number: u16, a: &Assembly, message: &Message) {
-        if !a.mandatory {
+    pub(super) fn unroutable(&mut self, number: u16, mandatory: bool, message: &Message) {
+        if !mandatory {
             self.counted.unroutable_dropped += 1;
             return;
         }
@@ -248,8 +258,8 @@ impl Connection {
         let return_ = basic::Return {
             reply_code: SoftCode::NO_ROUTE.number(),
             reply_text: SoftCode::NO_ROUTE.name(),
-            exchange: &a.exchange,
-            routing_key: &a.routing_key,
+            exchange: message.exchange(),
+            routing_key: message.routing_key(),
         };
         self.send(number, &return_);
         let content = Content {
@@ -288,7 +298,7 @@ impl Connection {
                 }
                 self.counted.routed += 1;
             }
-            None => self.unroutable(number, a, &message),
+            None => self.unroutable(number, a.mandatory, &message),
         }
         let nothing = self.batch.publish_nowhere();
         let ch = self.channel_mut(number)?;

@@ -17,13 +17,17 @@ impl Connection {
     ) -> Result<(), Exception> {
         let (batch, ch) = self.channels_entry(number)?;
         let mut credited = 0u32;
+        if let Some(mut tx) = ch.tx.take() {
+            let settled = ch.take_unacked(tag, multiple, |u| tx.settle(u, how));
+            ch.tx = Some(tx);
+            return settled.map(drop).ok_or_else(|| unknown(tag));
+        }
         let settled = ch.take_unacked(tag, multiple, |u| {
             credited += u32::from(u.credited);
             batch.settle(&u.queue, u.delivery, how);
         });
         let Some(n) = settled else {
-            let text = format!("unknown delivery tag {tag}");
-            return Err(Exception::soft(SoftCode::PRECONDITION_FAILED, text));
+            return Err(unknown(tag));
         };
         if how == Settle::Ack {
             self.counted.acknowledged += n as u64;
@@ -60,11 +64,20 @@ impl Connection {
         if !requeue {
             return Err(Exception::hard(HardCode::NOT_IMPLEMENTED, "requeue=false"));
         }
-        self.settle(number, 0, true, Settle::Requeue)?;
+        // What a transaction has settled already is not given back.
+        let tx = self.channel_mut(number)?.tx.take();
+        let settled = self.settle(number, 0, true, Settle::Requeue);
+        self.channel_mut(number)?.tx = tx;
+        settled?;
         if answer {
             self.send(number, &basic::RecoverOk);
         }
         self.flush();
         Ok(())
     }
+}
+
+fn unknown(tag: u64) -> Exception {
+    let text = format!("unknown delivery tag {tag}");
+    Exception::soft(SoftCode::PRECONDITION_FAILED, text)
 }

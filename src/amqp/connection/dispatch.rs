@@ -7,7 +7,7 @@ use crate::amqp::publish::no_method;
 use crate::broker::queue::Settle;
 use crate::protocol::frame::{self, FrameKind, FrameRef};
 use crate::protocol::methods::{Method, MethodId, basic, channel, connection};
-use crate::protocol::reply_code::{HardCode, SoftCode};
+use crate::protocol::reply_code::HardCode;
 use crate::protocol::{DecodeError, EncodeMethod};
 
 impl Connection {
@@ -201,22 +201,10 @@ impl Connection {
             Method::BasicGet(m) => self.get(number, m.queue, m.no_ack),
             Method::BasicRecover(m) => self.recover(number, m.requeue, true),
             Method::BasicRecoverAsync(m) => self.recover(number, m.requeue, false),
-            Method::ConfirmSelect(m) => {
-                let ch = self.channel_mut(number)?;
-                ch.confirms.get_or_insert_default();
-                if !m.nowait {
-                    self.send(number, &crate::protocol::methods::confirm::SelectOk);
-                }
-                Ok(())
-            }
-            Method::TxSelect(_) => Err(Exception::hard(
-                HardCode::NOT_IMPLEMENTED,
-                "tx.select: transactions are not supported by this version of Leveret",
-            )),
-            Method::TxCommit(_) | Method::TxRollback(_) => Err(Exception::soft(
-                SoftCode::PRECONDITION_FAILED,
-                "channel is not transactional",
-            )),
+            Method::ConfirmSelect(m) => self.confirm_select(number, m.nowait),
+            Method::TxSelect(_) => self.tx_select(number),
+            Method::TxCommit(_) => self.tx_commit(number),
+            Method::TxRollback(_) => self.tx_rollback(number),
             other => Err(Exception::hard(
                 HardCode::COMMAND_INVALID,
                 format!("unexpected method {}", other.id()),

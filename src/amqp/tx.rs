@@ -1,0 +1,152 @@
+//! `tx.select`, `commit`, `rollback`: publishes and settlements that count together, or not at all.
+//!
+//! As in RabbitMQ, a publish is checked and routed when it arrives and enters its queues with the
+//! commit; a settlement takes its deliveries out of the channel's list at once, so that an unknown tag
+//! is told at once, and reaches the queues with the commit. A commit of several queues is one append
+//! to the log, and is answered when that is durable.
+
+use std::sync::Arc;
+
+use super::channel::{Channel, Unacked};
+use super::connection::Connection;
+use super::errors::Exception;
+use crate::broker::message::Message;
+use crate::broker::queue::{Queue, Settle};
+use crate::protocol::methods::tx;
+use crate::protocol::reply_code::SoftCode;
+
+/// Bytes of messages that one transaction may hold. They stay in memory until the commit, as they
+/// have no place on disk before it.
+pub const TX_BYTES_MAX: usize = 256 << 20;
+
+/// A publish that waits for the commit.
+pub(super) struct TxPublish {
+    pub(super) message: Message,
+    pub(super) queues: Vec<Arc<Queue>>,
+    pub(super) expiration: Option<u64>,
+    pub(super) priority: u8,
+    pub(super) mandatory: bool,
+}
+
+/// What a channel's transaction holds.
+#[derive(Default)]
+pub(super) struct Tx {
+    publishes: Vec<TxPublish>,
+    bytes: usize,
+    settles: Vec<(Unacked, Settle)>,
+}
+
+impl Tx {
+    /// Notes a publish.
+    ///
+    /// # Errors
+    /// The transaction is too large: 406.
+    pub(super) fn publish(&mut self, publish: TxPublish) -> Result<(), Exception> {
+        self.bytes += publish.message.resident_bytes();
+        if self.bytes > TX_BYTES_MAX {
+            let text = format!("transaction is larger than {TX_BYTES_MAX} bytes");
+            return Err(failed(&text));
+        }
+        self.publishes.push(publish);
+        Ok(())
+    }
+
+    /// Notes a settlement.
+    pub(super) fn settle(&mut self, delivery: Unacked, how: Settle) {
+        self.settles.push((delivery, how));
+    }
+}
+
+impl Channel {
+    /// Forgets what the transaction holds; its deliveries are unacknowledged as before.
+    pub(super) fn roll_back(&mut self) {
+        let Some(tx) = &mut self.tx else { return };
+        let held = std::mem::take(tx);
+        if held.settles.is_empty() {
+            return;
+        }
+        self.unacked
+            .extend(held.settles.into_iter().map(|(u, _)| u));
+        self.unacked.make_contiguous().sort_by_key(|u| u.tag);
+    }
+}
+
+impl Connection {
+    pub(super) fn tx_select(&mut self, number: u16) -> Result<(), Exception> {
+        let ch = self.channel_mut(number)?;
+        if ch.confirms.is_some() {
+            return Err(failed("cannot switch from confirm to tx mode"));
+        }
+        ch.tx.get_or_insert_default();
+        self.send(number, &tx::SelectOk);
+        Ok(())
+    }
+
+    pub(super) fn tx_commit(&mut self, number: u16) -> Result<(), Exception> {
+        let now = self.now;
+        let (batch, ch) = self.channels_entry(number)?;
+        let held = std::mem::take(ch.tx.as_mut().ok_or_else(not_transactional)?);
+        let (mut credited, mut acknowledged, mut waits) = (0, 0, false);
+        for (u, how) in &held.settles {
+            credited += u32::from(u.credited);
+            acknowledged += u64::from(*how == Settle::Ack);
+            batch.settle(&u.queue, u.delivery, *how);
+        }
+        for p in &held.publishes {
+            let (_, durable) = batch.publish(&p.message, &p.queues, p.expiration, p.priority, now);
+            waits |= durable;
+        }
+        self.counted.acknowledged += acknowledged;
+        for p in &held.publishes {
+            match p.queues.is_empty() {
+                true => self.unroutable(number, p.mandatory, &p.message),
+                false => self.counted.routed += 1,
+            }
+        }
+        let flushed = self.flush_batch();
+        let refused = !self.batch.refused().is_empty();
+        self.batch.clear_refused();
+        if credited > 0 {
+            self.return_credit(number, credited);
+        }
+        match flushed {
+            Ok(lsn) if !refused => {
+                let lsn = if waits { lsn } else { Default::default() };
+                self.send_durable(number, &tx::CommitOk, lsn);
+                Ok(())
+            }
+            _ => Err(failed("partial tx completion")),
+        }
+    }
+
+    pub(super) fn tx_rollback(&mut self, number: u16) -> Result<(), Exception> {
+        let ch = self.channel_mut(number)?;
+        if ch.tx.is_none() {
+            return Err(not_transactional());
+        }
+        ch.roll_back();
+        self.send(number, &tx::RollbackOk);
+        Ok(())
+    }
+
+    /// `confirm.select`.
+    pub(super) fn confirm_select(&mut self, number: u16, nowait: bool) -> Result<(), Exception> {
+        let ch = self.channel_mut(number)?;
+        if ch.tx.is_some() {
+            return Err(failed("cannot switch from tx to confirm mode"));
+        }
+        ch.confirms.get_or_insert_default();
+        if !nowait {
+            self.send(number, &crate::protocol::methods::confirm::SelectOk);
+        }
+        Ok(())
+    }
+}
+
+fn failed(text: &str) -> Exception {
+    Exception::soft(SoftCode::PRECONDITION_FAILED, text)
+}
+
+fn not_transactional() -> Exception {
+    failed("channel is not transactional")
+}
