@@ -42,6 +42,9 @@ const CLOSE_TIMEOUT_MS: u64 = 5_000;
 /// Frames before the limits are negotiated: enough for client properties, not for a flood.
 const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
 
+/// `connection.close-ok`, as a frame.
+const CLOSE_OK_FRAME: &[u8] = b"\x01\0\0\0\0\0\x04\0\x0a\0\x33\xce";
+
 /// A connection's way through its life.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Phase {
@@ -296,10 +299,11 @@ impl Connection {
                 }
                 Err(error) => {
                     at = input.len();
-                    if self.phase == Phase::Closing {
-                        self.phase = Phase::Over;
-                    } else {
+                    if self.phase != Phase::Closing {
                         self.raise(0, MethodId::NONE, errors::frame(&error));
+                    } else if input.ends_with(CLOSE_OK_FRAME) {
+                        // Where frames begin is unknown by now, but this is how the last one ends.
+                        self.phase = Phase::Over;
                     }
                 }
             }
@@ -387,7 +391,7 @@ impl Connection {
             self.consumers.remove(slot);
         }
         for u in unacked {
-            self.batch.settle(&u.queue, u.delivery, Settle::Requeue);
+            self.batch.settle(&u.queue, u.delivery, Settle::Fail);
         }
         self.flush();
     }

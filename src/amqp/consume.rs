@@ -8,7 +8,7 @@ use super::errors::{self, Exception};
 use super::publish::REPLY_TO;
 use crate::broker::ReplyTarget;
 use crate::broker::access::Permission;
-use crate::broker::arguments::ConsumerSettings;
+use crate::broker::arguments::{ConsumerSettings, QueueType};
 use crate::broker::outlet::{ChannelCredit, ConsumerKey, Delivery, NO_SLOT};
 use crate::broker::queue::{ConsumerIndex, ConsumerInfo, DeliveryRef, Got, Queue};
 use crate::broker::vhost::generated_name;
@@ -136,6 +136,11 @@ impl Connection {
             .map_err(|e| errors::argument(&e, &name, &vhost.name))?;
         let ch = self.channel_mut(number)?;
         let (prefetch_count, credit) = (ch.prefetch_count, ch.credit.clone());
+        if credit.is_some() && queue.info().settings.queue_type == QueueType::Quorum {
+            let name = errors::queue_name(&name, &vhost.name);
+            let text = format!("{name} does not support global qos");
+            return Err(Exception::hard(HardCode::NOT_IMPLEMENTED, text));
+        }
         let tag: Arc<str> = tag.into();
         let consumer = Consumer {
             channel: number,
@@ -286,6 +291,14 @@ impl Connection {
         let queue = vhost
             .lookup_queue(&name, self.id)
             .map_err(|e| errors::topology(&e, &vhost.name))?;
+        let settings = &queue.info().settings;
+        if settings.queue_type == QueueType::Quorum && settings.single_active_consumer {
+            let name = errors::queue_name(&name, &vhost.name);
+            let text = format!(
+                "cannot obtain access to locked {name}. basic.get operations are not supported by <<\"quorum\">> queues with single active consumer"
+            );
+            return Err(Exception::soft(SoftCode::RESOURCE_LOCKED, text));
+        }
         let bell = self.bell.clone();
         match queue.get(no_ack, &bell, self.now, &mut self.batch.fx) {
             Got::Empty => {
@@ -330,8 +343,9 @@ impl Connection {
                     message_count: u32::try_from(left).unwrap_or(u32::MAX),
                 };
                 self.send(number, &ok);
+                let counted = delivery.entry.counted_properties(message);
                 let content = Content {
-                    properties: message.properties(),
+                    properties: counted.as_deref().unwrap_or(message.properties()),
                     body: message.body(),
                 };
                 encode::content(&mut self.output, number, &content, self.frame_max);
@@ -386,8 +400,9 @@ impl Connection {
                 exchange: message.exchange(),
                 routing_key: message.routing_key(),
             };
+            let returned = d.entry.counted_properties(message);
             let content = Content {
-                properties: message.properties(),
+                properties: returned.as_deref().unwrap_or(message.properties()),
                 body: message.body(),
             };
             encode::deliver(output, &head, &content, *frame_max);

@@ -4,6 +4,7 @@ use super::connection::Connection;
 use super::errors::{self, Exception};
 use super::publish::REPLY_TO;
 use crate::broker::access::Permission;
+use crate::broker::arguments::QueueType;
 use crate::broker::exchange::{Destination, ExchangeType};
 use crate::broker::ports::Lsn;
 use crate::broker::queue::DeleteIf;
@@ -355,6 +356,12 @@ impl Connection {
             }
             Err(e) => return Err(self.refused(&e)),
         };
+        if queue.info().settings.queue_type == QueueType::Quorum {
+            let flags = [(m.if_unused, "if-unused"), (m.if_empty, "if-empty")];
+            if let Some((_, flag)) = flags.into_iter().find(|(given, _)| *given) {
+                return Err(self.refused(&TopologyError::ConditionalDelete(name, flag)));
+            }
+        }
         let condition = DeleteIf {
             unused: m.if_unused,
             empty: m.if_empty,

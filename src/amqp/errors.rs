@@ -180,8 +180,12 @@ pub fn argument(e: &ArgumentError, queue: &str, vhost: &str) -> Exception {
             let text = format!("invalid type '{got}' for arg '{arg}' in {name}");
             return Exception::soft(SoftCode::PRECONDITION_FAILED, text);
         }
-        Problem::NotForThisType => {
-            let text = format!("invalid arg '{arg}' for {name} of queue type rabbit_classic_queue");
+        Problem::InvalidDlxStrategy => "invalid_dlx_strategy".into(),
+        Problem::NotForThisType(queue_type) => {
+            let text = format!(
+                "invalid arg '{arg}' for {name} of queue type rabbit_{}_queue",
+                queue_type.as_str()
+            );
             return Exception::soft(SoftCode::PRECONDITION_FAILED, text);
         }
         Problem::NotSupportedYet => "\"not supported by this version of Leveret\"".into(),
@@ -198,6 +202,27 @@ pub fn topology(e: &TopologyError, vhost: &str) -> Exception {
     let soft = |code, text: String| Exception::soft(code, text);
     match e {
         TopologyError::NoExchange(name) => Exception::no_exchange(name, vhost),
+        TopologyError::ServerNamed(queue_type) => soft(
+            PRECONDITION_FAILED,
+            format!(
+                "Cannot declare a server-named queue for type rabbit_{}_queue",
+                queue_type.as_str()
+            ),
+        ),
+        TopologyError::QueueProperty(name, property) => soft(
+            PRECONDITION_FAILED,
+            format!(
+                "invalid property '{property}' for {}",
+                queue_name(name, vhost)
+            ),
+        ),
+        TopologyError::ConditionalDelete(name, condition) => {
+            let text = format!(
+                "cannot delete {}. queue.delete operations with {condition} flag set are not supported by quorum queues",
+                queue_name(name, vhost)
+            );
+            Exception::hard(HardCode::NOT_IMPLEMENTED, text)
+        }
         TopologyError::NoQueue(name) => Exception::no_queue(name, vhost),
         TopologyError::UnknownType(kind) => soft(
             PRECONDITION_FAILED,
@@ -338,6 +363,7 @@ pub fn decode(e: &DecodeError) -> Exception {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::arguments::QueueType;
     use crate::protocol::field_table::FieldTable;
 
     fn text(e: Exception) -> (u16, String) {
@@ -603,6 +629,9 @@ mod tests {
         assert_eq!(got, (406, want.into()));
         let want =
             "invalid arg 'x-max-age' for queue 'q' in vhost '/' of queue type rabbit_classic_queue";
-        assert_eq!(e("x-max-age", Problem::NotForThisType), (406, want.into()));
+        assert_eq!(
+            e("x-max-age", Problem::NotForThisType(QueueType::Classic)),
+            (406, want.into())
+        );
     }
 }

@@ -185,7 +185,7 @@ impl Connection {
         let message = Message::new(&parts, body);
         let (expiration, priority) = closer
             .as_ref()
-            .map_or((None, 0), |c| (c.expiration, c.priority));
+            .map_or((None, None), |c| (c.expiration, c.priority));
 
         if a.exchange.is_empty()
             && a.routing_key.starts_with(REPLY_TO)
@@ -285,6 +285,7 @@ impl Connection {
                     message: Some(message),
                     expires_at: 0,
                     delivery_count: 0,
+                    acquired_count: 0,
                     priority: 0,
                     redelivered: false,
                 };
@@ -317,7 +318,7 @@ impl Connection {
         properties: PropertiesRef<'_>,
     ) -> Result<Closer, Exception> {
         let mut closer = Closer {
-            priority: properties.priority().unwrap_or(0),
+            priority: properties.priority(),
             ..Closer::default()
         };
         let mut changed: Option<Properties> = None;
@@ -385,7 +386,7 @@ impl Connection {
 #[derive(Default)]
 struct Closer {
     expiration: Option<u64>,
-    priority: u8,
+    priority: Option<u8>,
     /// Further routing keys: CC and BCC.
     keys: Vec<String>,
     /// Properties to deliver instead of the original ones.

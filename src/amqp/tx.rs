@@ -24,7 +24,7 @@ pub(super) struct TxPublish {
     pub(super) message: Message,
     pub(super) queues: Vec<Arc<Queue>>,
     pub(super) expiration: Option<u64>,
-    pub(super) priority: u8,
+    pub(super) priority: Option<u8>,
     pub(super) mandatory: bool,
 }
 

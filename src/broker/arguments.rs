@@ -30,6 +30,43 @@ pub struct DeadLetterTarget {
     pub routing_key: Option<Box<str>>,
 }
 
+/// The type of a queue, `x-queue-type`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum QueueType {
+    /// `classic`
+    #[default]
+    Classic,
+    /// `quorum`: durable whatever the publisher says, with a delivery limit and 32 priorities.
+    Quorum,
+}
+
+impl QueueType {
+    /// As `x-queue-type` names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            QueueType::Classic => "classic",
+            QueueType::Quorum => "quorum",
+        }
+    }
+
+    /// The type that the arguments ask for.
+    fn of(arguments: &FieldTable) -> Result<QueueType, Problem> {
+        match arguments.get("x-queue-type").map(text).transpose()? {
+            // RabbitMQ takes an empty type for the default.
+            None | Some("" | "classic") => Ok(QueueType::Classic),
+            Some("quorum") => Ok(QueueType::Quorum),
+            Some(other) => Err(Problem::UnsupportedQueueType(other.to_string())),
+        }
+    }
+}
+
+/// Returns after which a quorum queue gives a message up, unless it is told otherwise.
+pub const DELIVERY_LIMIT: u16 = 20;
+
+/// The highest priority in a quorum queue, and the one of messages without.
+const QUORUM_PRIORITY_MAX: u8 = 31;
+const QUORUM_PRIORITY_DEFAULT: u8 = 4;
+
 /// What a queue's arguments mean. Times in milliseconds.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct QueueSettings {
@@ -49,6 +86,12 @@ pub struct QueueSettings {
     pub max_priority: Option<u8>,
     /// `x-single-active-consumer`
     pub single_active_consumer: bool,
+    /// `x-queue-type`
+    pub queue_type: QueueType,
+    /// Priority of messages without.
+    pub default_priority: u8,
+    /// `x-delivery-limit`: failed deliveries that a message survives.
+    pub delivery_limit: Option<u16>,
 }
 
 /// An argument that does not do.
@@ -78,10 +121,11 @@ pub enum Problem {
     UnsupportedQueueType(String),
     UnsupportedQueueVersion(i64),
     InvalidQueueLocator,
+    InvalidDlxStrategy,
     /// A dead-letter exchange that is no string; RabbitMQ words this differently.
     InvalidType(&'static str),
     /// Known to RabbitMQ for other types of queue.
-    NotForThisType,
+    NotForThisType(QueueType),
     /// RabbitMQ honours it and we do not yet.
     NotSupportedYet,
 }
@@ -90,6 +134,8 @@ type Parse = fn(&mut QueueSettings, &FieldValue) -> Result<(), Problem>;
 
 struct Argument {
     key: &'static str,
+    /// The only type of queue that it is for, if there is one.
+    only: Option<QueueType>,
     /// RabbitMQ looks at the dead-letter exchange and at the type of the queue before the rest.
     first: bool,
     parse: Parse,
@@ -98,6 +144,7 @@ struct Argument {
 const fn argument(key: &'static str, parse: Parse) -> Argument {
     Argument {
         key,
+        only: None,
         first: false,
         parse,
     }
@@ -106,12 +153,31 @@ const fn argument(key: &'static str, parse: Parse) -> Argument {
 const fn first_argument(key: &'static str, parse: Parse) -> Argument {
     Argument {
         key,
+        only: None,
         first: true,
         parse,
     }
 }
 
-/// Every argument of a classic queue that is validated, and compared when the queue is declared
+const fn classic(key: &'static str, parse: Parse) -> Argument {
+    Argument {
+        key,
+        only: Some(QueueType::Classic),
+        first: false,
+        parse,
+    }
+}
+
+const fn quorum(key: &'static str, parse: Parse) -> Argument {
+    Argument {
+        key,
+        only: Some(QueueType::Quorum),
+        first: false,
+        parse,
+    }
+}
+
+/// Every argument of a queue that is validated, and compared when the queue is declared
 /// again, in RabbitMQ's order: of two that do not do, it names the first.
 const QUEUE_ARGUMENTS: &[Argument] = &[
     argument("x-expires", |s, v| match millis(v)? {
@@ -140,7 +206,7 @@ const QUEUE_ARGUMENTS: &[Argument] = &[
     argument("x-max-length-bytes", |s, v| {
         set(&mut s.max_length_bytes, count(v)?)
     }),
-    argument("x-max-priority", |s, v| match integer(v)? {
+    classic("x-max-priority", |s, v| match integer(v)? {
         n if n < 0 => Err(Problem::ValueNegative(n)),
         n => set(
             &mut s.max_priority,
@@ -157,8 +223,8 @@ const QUEUE_ARGUMENTS: &[Argument] = &[
         Ok(())
     }),
     // Without effect since RabbitMQ 3.12: any value is taken, and compared.
-    argument("x-queue-mode", |_, _| Ok(())),
-    argument("x-queue-version", |_, v| match integer(v)? {
+    classic("x-queue-mode", |_, _| Ok(())),
+    classic("x-queue-version", |_, v| match integer(v)? {
         2 => Ok(()),
         n => Err(Problem::UnsupportedQueueVersion(n)),
     }),
@@ -169,30 +235,51 @@ const QUEUE_ARGUMENTS: &[Argument] = &[
         s.single_active_consumer = *on;
         Ok(())
     }),
-    first_argument("x-queue-type", |_, v| match text(v)? {
-        "classic" => Ok(()),
-        other => Err(Problem::UnsupportedQueueType(other.to_string())),
-    }),
+    // Read before all others.
+    first_argument("x-queue-type", |_, _| Ok(())),
     // On one node there is one choice; what RabbitMQ takes is taken.
     argument("x-queue-leader-locator", |_, v| match text(v)? {
         "client-local" | "balanced" | "random" | "least-leaders" | "min-masters" => Ok(()),
         _ => Err(Problem::InvalidQueueLocator),
     }),
+    // RabbitMQ takes a value of any type; what is no number changes nothing.
+    quorum("x-delivery-limit", |s, v| {
+        if let Some(n) = v.as_integer() {
+            // Below zero: no limit.
+            s.delivery_limit = (n >= 0).then(|| u16::try_from(n).unwrap_or(u16::MAX));
+        }
+        Ok(())
+    }),
+    // Death and rebirth are one record of the log here, whichever it is.
+    quorum("x-dead-letter-strategy", |_, v| match text(v)? {
+        "at-most-once" | "at-least-once" => Ok(()),
+        _ => Err(Problem::InvalidDlxStrategy),
+    }),
+    // One node is the group, whatever its size was to be.
+    quorum("x-quorum-initial-group-size", |_, v| match count(v)? {
+        0 => Err(Problem::ValueZero),
+        _ => Ok(()),
+    }),
+    // Without effect in RabbitMQ 4, too.
+    quorum("x-max-in-memory-length", |_, v| count(v).map(drop)),
+    quorum("x-max-in-memory-bytes", |_, v| count(v).map(drop)),
+    // A consumer cannot be separated from the one node without losing its connection.
+    quorum("x-consumer-disconnected-timeout", |_, v| {
+        millis(v).map(drop)
+    }),
 ];
 
-/// Known to RabbitMQ for quorum queues and streams only.
-const OTHER_TYPES: &[&str] = &[
-    "x-dead-letter-strategy",
-    "x-delivery-limit",
-    "x-quorum-initial-group-size",
+/// Known to RabbitMQ for streams only.
+const STREAM_ARGUMENTS: &[&str] = &[
     "x-initial-cluster-size",
-    "x-max-in-memory-length",
-    "x-max-in-memory-bytes",
     "x-max-age",
     "x-stream-max-segment-size-bytes",
     "x-stream-filter-size-bytes",
+];
+
+/// Known to RabbitMQ for quorum queues only, and nothing we do yet.
+const QUORUM_NOT_YET: &[&str] = &[
     "x-consumer-timeout",
-    "x-consumer-disconnected-timeout",
     "x-delayed-retry-type",
     "x-delayed-retry-min",
     "x-delayed-retry-max",
@@ -238,24 +325,62 @@ impl QueueSettings {
     /// # Errors
     /// The first argument that does not do.
     pub fn parse(arguments: &FieldTable) -> Result<QueueSettings, ArgumentError> {
-        let mut settings = QueueSettings::default();
+        // RabbitMQ looks at this before the type.
+        if let Some(exchange) = arguments.get("x-dead-letter-exchange")
+            && exchange.as_str().is_none()
+        {
+            return Err(ArgumentError {
+                argument: "x-dead-letter-exchange",
+                problem: Problem::InvalidType(exchange.type_name()),
+            });
+        }
+        let queue_type = QueueType::of(arguments).map_err(|problem| ArgumentError {
+            argument: "x-queue-type",
+            problem,
+        })?;
+        let mut settings = QueueSettings {
+            queue_type,
+            ..QueueSettings::default()
+        };
+        if queue_type == QueueType::Quorum {
+            settings.max_priority = Some(QUORUM_PRIORITY_MAX);
+            settings.default_priority = QUORUM_PRIORITY_DEFAULT;
+            settings.delivery_limit = Some(DELIVERY_LIMIT);
+        }
+        let not_for_this = |argument| ArgumentError {
+            argument,
+            problem: Problem::NotForThisType(queue_type),
+        };
         for round in [true, false] {
             for argument in QUEUE_ARGUMENTS.iter().filter(|a| a.first == round) {
-                if let Some(value) = arguments.get(argument.key) {
-                    (argument.parse)(&mut settings, value).map_err(|problem| ArgumentError {
-                        argument: argument.key,
-                        problem,
-                    })?;
+                let Some(value) = arguments.get(argument.key) else {
+                    continue;
+                };
+                if argument.only.is_some_and(|only| only != queue_type) {
+                    return Err(not_for_this(argument.key));
                 }
+                (argument.parse)(&mut settings, value).map_err(|problem| ArgumentError {
+                    argument: argument.key,
+                    problem,
+                })?;
             }
         }
-        for (list, problem) in [
-            (OTHER_TYPES, Problem::NotForThisType),
-            (NOT_YET, Problem::NotSupportedYet),
-        ] {
-            if let Some(argument) = list.iter().find(|key| arguments.get(key).is_some()) {
-                return Err(ArgumentError { argument, problem });
-            }
+        let given = |list: &'static [&'static str]| {
+            list.iter()
+                .copied()
+                .find(|key| arguments.get(key).is_some())
+        };
+        if let Some(argument) = given(STREAM_ARGUMENTS) {
+            return Err(not_for_this(argument));
+        }
+        let argument = match (given(QUORUM_NOT_YET), queue_type) {
+            (Some(argument), QueueType::Classic) => return Err(not_for_this(argument)),
+            (Some(argument), QueueType::Quorum) => Some(argument),
+            (None, _) => given(NOT_YET),
+        };
+        if let Some(argument) = argument {
+            let problem = Problem::NotSupportedYet;
+            return Err(ArgumentError { argument, problem });
         }
         Ok(settings)
     }
@@ -282,7 +407,11 @@ pub fn queue_equivalence(current: &FieldTable, received: &FieldTable) -> Result<
         let (have, got) = (current.get(key), received.get(key));
         let classic = FieldValue::from("classic");
         let (have, got) = match key {
-            "x-queue-type" => (have.or(Some(&classic)), got.or(Some(&classic))),
+            "x-queue-type" => {
+                let named = |v: &&FieldValue| v.as_str() != Some("");
+                let (have, got) = (have.filter(named), got.filter(named));
+                (have.or(Some(&classic)), got.or(Some(&classic)))
+            }
             _ => (have, got),
         };
         equivalent(key, have, got)?;
@@ -345,7 +474,7 @@ impl ConsumerSettings {
         if let Some(argument) = other.into_iter().find(|key| arguments.get(key).is_some()) {
             return Err(ArgumentError {
                 argument,
-                problem: Problem::NotForThisType,
+                problem: Problem::NotForThisType(QueueType::Classic),
             });
         }
         Ok(settings)
@@ -454,7 +583,10 @@ mod tests {
             problem("x-queue-type", "stream"),
             Problem::UnsupportedQueueType("stream".into())
         );
-        assert_eq!(problem("x-delivery-limit", 3i64), Problem::NotForThisType);
+        assert_eq!(
+            problem("x-delivery-limit", 3i64),
+            Problem::NotForThisType(QueueType::Classic)
+        );
         assert_eq!(
             problem("x-message-deduplication", true),
             Problem::NotSupportedYet

@@ -67,13 +67,14 @@ impl Batch {
     }
 
     /// Adds a message for these queues. Returns its number in this batch, and whether some copy has
-    /// to be durable before it is confirmed. `expiration` is the message's own, in milliseconds.
+    /// to be durable before it is confirmed. `expiration` is the message's own, in milliseconds;
+    /// without a `priority` each queue takes its own default.
     pub fn publish(
         &mut self,
         message: &Message,
         queues: &[Arc<Queue>],
         expiration: Option<u64>,
-        priority: u8,
+        priority: Option<u8>,
         now: u64,
     ) -> (u32, bool) {
         let number = self.n_publishes;
@@ -90,7 +91,8 @@ impl Batch {
                 self.fx.refuse(queue, message);
                 continue;
             }
-            let durable = queue.info().durable && message.is_persistent();
+            let durable = queue.keeps(message);
+            let priority = priority.unwrap_or(queue.info().settings.default_priority);
             let expires_at = queue.deadline(now, expiration);
             // Under memory pressure everything goes to the log, so that it can leave memory.
             let in_log = durable || over_budget || queue.is_spilling();

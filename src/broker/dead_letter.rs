@@ -54,13 +54,7 @@ pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64)
         route_keys(&vhost, &target.exchange, &keys, properties_ref).unwrap_or_default();
     queues.retain(|q| !is_cycle(&deaths, &q.info().name));
     if !queues.is_empty() {
-        batch.publish(
-            &reborn,
-            &queues,
-            None,
-            properties.priority.unwrap_or(0),
-            now,
-        );
+        batch.publish(&reborn, &queues, None, properties.priority, now);
     }
 }
 

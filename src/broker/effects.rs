@@ -90,6 +90,7 @@ impl Effects {
             expires_at: 0,
             body_len: message.body_len(),
             delivery_count: 0,
+            acquired_count: 0,
             priority: 0,
             redelivered: false,
         };

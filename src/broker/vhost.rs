@@ -4,7 +4,9 @@
 //! then applied, so that the log's order is the order things happened in. Lookups take read locks
 //! only, and publishing mostly not even that (see [`super::routing`]).
 
+mod checks;
 mod end;
+mod restore;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +14,11 @@ use std::sync::{Arc, RwLock};
 
 use base64::Engine as _;
 
+use self::checks::{exchange_equivalence, fits, redeclare, validate_binding};
 use super::ConnectionId;
-use super::arguments::{ArgumentError, Inequivalent, QueueSettings, equivalent, queue_equivalence};
+use super::arguments::{
+    ArgumentError, Inequivalent, QueueSettings, QueueType, equivalent, queue_equivalence,
+};
 use super::definitions::{self, StoredBinding, StoredQueue};
 use super::effects::Effects;
 use super::exchange::{
@@ -67,6 +72,12 @@ pub enum TopologyError {
     Locked(String),
     /// An argument of a queue.
     Argument(String, ArgumentError),
+    /// A queue of this type needs a name.
+    ServerNamed(QueueType),
+    /// A queue of this name and type cannot have this property.
+    QueueProperty(String, &'static str),
+    /// A quorum queue is deleted whatever is in it, or not at all: this flag is not for it.
+    ConditionalDelete(String, &'static str),
     /// `alternate-exchange` is no string.
     AlternateType(String, &'static str),
     /// `x-match` of a binding.
@@ -473,6 +484,7 @@ impl Vhost {
             }
             let settings = QueueSettings::parse(d.arguments)
                 .map_err(|e| TopologyError::Argument(name.into(), e))?;
+            fits(d, name, settings.queue_type)?;
             let number = self.next_queue_id.fetch_add(1, Ordering::Relaxed);
             let id = if durable {
                 number
@@ -681,113 +693,6 @@ impl Vhost {
         let key = [super::NEXT_QUEUE_ID.as_bytes(), self.name.as_bytes()];
         definitions::put(DefinitionKind::Meta, &key, &t)
     }
-
-    // ----- recovery: what the store has, without writing it again -----------------------------
-
-    pub(super) fn restore_exchange(&self, info: ExchangeInfo) {
-        let name = Box::from(&info.name[..]);
-        self.exchanges
-            .write()
-            .expect(UNPOISONED)
-            .insert(name, Exchange::new(info));
-    }
-
-    pub(super) fn restore_queue(&self, stored: StoredQueue) -> Result<Arc<Queue>, ArgumentError> {
-        let settings = QueueSettings::parse(&stored.arguments)?;
-        let queue = Queue::new(QueueInfo {
-            id: QueueId(stored.id),
-            vhost: self.name.clone(),
-            name: stored.name.as_str().into(),
-            durable: true,
-            auto_delete: stored.auto_delete,
-            exclusive_owner: None,
-            arguments: stored.arguments,
-            settings,
-        });
-        self.queues
-            .write()
-            .expect(UNPOISONED)
-            .insert(stored.name.into(), queue.clone());
-        Ok(queue)
-    }
-
-    /// False if one of its ends is missing.
-    pub(super) fn restore_binding(&self, stored: &StoredBinding) -> bool {
-        let destination = if stored.to_queue {
-            self.queue(&stored.destination).map(Destination::Queue)
-        } else {
-            self.exchange(&stored.destination)
-                .map(Destination::Exchange)
-        };
-        let (Some(source), Some(destination)) = (self.exchange(&stored.source), destination) else {
-            return false;
-        };
-        source
-            .router_mut()
-            .bind(&stored.routing_key, &stored.arguments, &destination);
-        let mut links = self.links.lock();
-        let sources = links.sources.entry(destination).or_default();
-        if !sources.iter().any(|s| Arc::ptr_eq(s, &source)) {
-            sources.push(source);
-        }
-        true
-    }
-}
-
-/// Whether an exchange of this type takes such a binding.
-fn validate_binding(kind: ExchangeType, b: &BindingSpec<'_>) -> Result<(), TopologyError> {
-    match kind {
-        ExchangeType::Headers => HeadersMatch::of(b.arguments)
-            .map(|_| ())
-            .map_err(TopologyError::Match),
-        ExchangeType::Topic => {
-            let hashes = b.routing_key.split('.').filter(|word| *word == "#").count();
-            if hashes <= TOPIC_HASHES_MAX {
-                return Ok(());
-            }
-            Err(TopologyError::TopicHashes(b.routing_key.into(), hashes))
-        }
-        ExchangeType::Direct | ExchangeType::Fanout => Ok(()),
-    }
-}
-
-fn exchange_equivalence(
-    info: &ExchangeInfo,
-    kind: ExchangeType,
-    d: &ExchangeDeclare<'_>,
-) -> Result<(), Inequivalent> {
-    let text = |kind: ExchangeType| FieldValue::from(kind.as_str());
-    equivalent("type", Some(&text(info.kind)), Some(&text(kind)))?;
-    flag("durable", info.durable, d.durable)?;
-    flag("auto_delete", info.auto_delete, d.auto_delete)?;
-    flag("internal", info.internal, d.internal)?;
-    let alternate = "alternate-exchange";
-    equivalent(
-        alternate,
-        info.arguments.get(alternate),
-        d.arguments.get(alternate),
-    )
-}
-
-fn flag(argument: &'static str, current: bool, received: bool) -> Result<(), Inequivalent> {
-    equivalent(
-        argument,
-        Some(&FieldValue::Bool(current)),
-        Some(&FieldValue::Bool(received)),
-    )
-}
-
-/// Whether a declaration fits the queue that is there: owner, durable, auto_delete, arguments, in
-/// RabbitMQ's order.
-fn redeclare(info: &QueueInfo, d: &QueueDeclare<'_>, durable: bool) -> Result<(), TopologyError> {
-    let owner = d.exclusive.then_some(d.connection);
-    if info.exclusive_owner != owner {
-        return Err(TopologyError::Locked(info.name.to_string()));
-    }
-    flag("durable", info.durable, durable)
-        .and_then(|()| flag("auto_delete", info.auto_delete, d.auto_delete))
-        .and_then(|()| queue_equivalence(&info.arguments, d.arguments))
-        .map_err(|e| TopologyError::QueueDiffers(info.name.to_string(), e))
 }
 
 #[cfg(test)]

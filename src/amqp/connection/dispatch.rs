@@ -146,7 +146,7 @@ impl Connection {
             }
             Method::BasicReject(m) => {
                 let how = if m.requeue {
-                    Settle::Requeue
+                    Settle::Fail
                 } else {
                     Settle::Discard
                 };

@@ -2,6 +2,7 @@
 
 use crate::broker::message::Message;
 use crate::broker::ports::MessageId;
+use crate::protocol::properties::{Properties, PropertiesRef};
 
 /// One copy of a message in one queue.
 ///
@@ -19,8 +20,12 @@ pub struct Entry {
     pub expires_at: u64,
     /// Length of the body in bytes.
     pub body_len: u32,
-    /// Deliveries that ended in a return to the queue; saturating.
+    /// Deliveries of a quorum queue's message that failed: rejected with requeue, or the consumer
+    /// was lost; saturating. `x-delivery-count`.
     pub delivery_count: u16,
+    /// Deliveries of a quorum queue's message that ended in any return; saturating.
+    /// `x-acquired-count`.
+    pub acquired_count: u16,
     /// Priority level.
     pub priority: u8,
     /// A delivery was attempted before.
@@ -28,6 +33,21 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The properties to deliver the message with, where its own do not do: a quorum queue tells in
+    /// the headers how often it was acquired, and how often that failed.
+    pub fn counted_properties(&self, message: &Message) -> Option<Vec<u8>> {
+        if self.acquired_count == 0 {
+            return None;
+        }
+        let mut properties = Properties::from(PropertiesRef::unchecked(message.properties()));
+        let headers = properties.headers.get_or_insert_default();
+        headers.insert("x-acquired-count", i64::from(self.acquired_count));
+        if self.delivery_count > 0 {
+            headers.insert("x-delivery-count", i64::from(self.delivery_count));
+        }
+        Some(properties.encode())
+    }
+
     /// Whether the entry's time has passed at `now`, unix milliseconds. An entry that expires at
     /// this very millisecond may still be delivered.
     pub fn is_past(&self, now: u64) -> bool {

@@ -22,7 +22,7 @@ pub use state::{DeliveryRef, Got, Settle, Unlogged};
 
 use self::state::{Cx, QueueState};
 use super::ConnectionId;
-use super::arguments::{Overflow, QueueSettings};
+use super::arguments::{Overflow, QueueSettings, QueueType};
 use super::effects::Effects;
 use super::message::{Message, Resident};
 use super::outlet::Delivery;
@@ -151,6 +151,12 @@ impl Queue {
     /// Whether the queue is deleted, or about to be: no message goes in any more.
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Whether a copy of this message is durable here: if both say so, or in a quorum queue.
+    pub fn keeps(&self, message: &Message) -> bool {
+        let info = &self.info;
+        info.durable && (message.is_persistent() || info.settings.queue_type == QueueType::Quorum)
     }
 
     /// Whether messages before the next one are only in the log: then that goes there, too, so that

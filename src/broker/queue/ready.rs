@@ -33,6 +33,7 @@ pub(super) struct ColdRun {
     pub(super) count: u32,
     pub(super) body_len: u32,
     pub(super) delivery_count: u16,
+    pub(super) acquired_count: u16,
     pub(super) redelivered: bool,
 }
 
@@ -45,6 +46,7 @@ impl ColdRun {
             count: 1,
             body_len: entry.body_len,
             delivery_count: entry.delivery_count,
+            acquired_count: entry.acquired_count,
             redelivered: entry.redelivered,
         }
     }
@@ -56,6 +58,7 @@ impl ColdRun {
             && self.expires_at == next.expires_at
             && self.body_len == next.body_len
             && self.delivery_count == next.delivery_count
+            && self.acquired_count == next.acquired_count
             && self.redelivered == next.redelivered
             && self.count.checked_add(next.count).is_some()
     }
@@ -68,6 +71,7 @@ impl ColdRun {
             expires_at: self.expires_at,
             body_len: self.body_len,
             delivery_count: self.delivery_count,
+            acquired_count: self.acquired_count,
             priority,
             redelivered: self.redelivered,
         }

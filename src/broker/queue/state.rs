@@ -3,6 +3,7 @@
 //! No clock, no disk, no task. [`super::Queue`] holds it behind a mutex.
 
 mod residency;
+mod settling;
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::entry::{Entry, Incoming};
 use super::expiry::Expiry;
 use super::ready::{ColdRun, Head, Level};
 use super::{DeleteIf, DeleteRefused, Queue};
-use crate::broker::arguments::Overflow;
+use crate::broker::arguments::{Overflow, QueueType};
 use crate::broker::effects::{Dead, DeathReason, Effects};
 use crate::broker::message::{Charge, Message};
 use crate::broker::outlet::{Delivery, NO_SLOT, Notice};
@@ -52,8 +53,11 @@ const BY_GET: ConsumerIndex = u32::MAX;
 pub enum Settle {
     /// `basic.ack`.
     Ack,
-    /// `basic.reject` or `basic.nack` with requeue, or the channel is gone: back to its place.
+    /// `basic.nack` with requeue, `basic.recover`: back to its place.
     Requeue,
+    /// `basic.reject` with requeue, or the channel is gone: back to its place, and in a quorum queue
+    /// one step nearer to the delivery limit.
+    Fail,
     /// `basic.reject` or `basic.nack` without requeue: dead-lettered or dropped.
     Discard,
 }
@@ -164,6 +168,7 @@ impl QueueState {
                 expires_at: m.expires_at,
                 body_len,
                 delivery_count: 0,
+                acquired_count: 0,
                 priority,
                 redelivered: false,
             };
@@ -224,6 +229,7 @@ impl QueueState {
             count: run.count,
             body_len: run.body_len,
             delivery_count: run.target.delivery_count,
+            acquired_count: run.target.delivery_count,
             redelivered: run.redelivered,
         });
     }
@@ -514,92 +520,6 @@ impl QueueState {
                 self.n_ready,
             );
         }
-    }
-
-    // ----- settling ---------------------------------------------------------------------------
-
-    /// Settles deliveries. The log copies that are done with are in `cx.fx`.
-    pub(super) fn settle(&mut self, deliveries: &[DeliveryRef], how: Settle, cx: &mut Cx<'_>) {
-        for d in deliveries {
-            let Some(unacked) = self.take_unacked(*d) else {
-                continue;
-            };
-            self.return_credit(&unacked);
-            match how {
-                Settle::Ack => {
-                    if unacked.entry.id.is_some() {
-                        cx.fx.settles.push((cx.queue.info.id, unacked.entry.id));
-                    }
-                }
-                Settle::Discard => self.die(unacked.entry, DeathReason::Rejected, cx),
-                Settle::Requeue => {
-                    let mut entry = unacked.entry;
-                    entry.redelivered = true;
-                    self.requeue(entry, cx);
-                }
-            }
-        }
-        self.pump(cx);
-        if how == Settle::Requeue {
-            self.enforce_limits(cx);
-            self.expire(cx);
-            self.arm(cx);
-        }
-    }
-
-    fn take_unacked(&mut self, d: DeliveryRef) -> Option<Unacked> {
-        let place = self.unacked.get_mut(d.slot as usize)?;
-        if place.as_ref()?.entry.seq != d.seq {
-            return None;
-        }
-        let unacked = place.take()?;
-        self.free.push(d.slot);
-        self.n_unacked -= 1;
-        self.unacked_bytes -= u64::from(unacked.entry.body_len);
-        Some(unacked)
-    }
-
-    fn return_credit(&mut self, unacked: &Unacked) {
-        if let Some(consumer) = self.consumers.get(unacked.consumer)
-            && consumer.serial == unacked.serial
-        {
-            consumer.n_unacked -= 1;
-            self.consumers.update(unacked.consumer);
-        }
-    }
-
-    fn requeue(&mut self, entry: Entry, _cx: &mut Cx<'_>) {
-        self.n_ready += 1;
-        self.ready_bytes += u64::from(entry.body_len);
-        if entry.expires_at != 0 {
-            self.expiry.insert(entry.expires_at, entry.seq);
-        }
-        self.levels[usize::from(entry.priority)].requeue(entry);
-    }
-
-    /// `n` deliveries without acknowledgement, of `bytes` in all, are on the wire.
-    pub(super) fn sent(&mut self, n: u64, bytes: u64) {
-        self.n_in_flight -= n;
-        self.unacked_bytes -= bytes;
-    }
-
-    /// Deliveries that were never put on the wire come back.
-    pub(super) fn unsent(&mut self, deliveries: Vec<Delivery>, cx: &mut Cx<'_>) {
-        for d in deliveries {
-            if d.slot == NO_SLOT {
-                self.n_in_flight -= 1;
-                self.unacked_bytes -= u64::from(d.entry.body_len);
-                self.requeue(d.entry, cx);
-            } else if let Some(unacked) = self.take_unacked(DeliveryRef {
-                slot: d.slot,
-                seq: d.entry.seq,
-            }) {
-                self.return_credit(&unacked);
-                self.requeue(unacked.entry, cx);
-            }
-        }
-        self.pump(cx);
-        self.arm(cx);
     }
 
     // ----- the end of messages ----------------------------------------------------------------

@@ -1,0 +1,113 @@
+//! Acknowledged, returned, given up, never sent: the ways in which deliveries end.
+
+use super::*;
+
+impl QueueState {
+    /// Settles deliveries. The log copies that are done with are in `cx.fx`.
+    pub(in crate::broker::queue) fn settle(
+        &mut self,
+        deliveries: &[DeliveryRef],
+        how: Settle,
+        cx: &mut Cx<'_>,
+    ) {
+        for d in deliveries {
+            let Some(unacked) = self.take_unacked(*d) else {
+                continue;
+            };
+            self.return_credit(&unacked);
+            match how {
+                Settle::Ack => {
+                    if unacked.entry.id.is_some() {
+                        cx.fx.settles.push((cx.queue.info.id, unacked.entry.id));
+                    }
+                }
+                Settle::Discard => self.die(unacked.entry, DeathReason::Rejected, cx),
+                Settle::Requeue | Settle::Fail => {
+                    let mut entry = unacked.entry;
+                    entry.redelivered = true;
+                    match self.count_return(&mut entry, how, cx) {
+                        true => self.die(entry, DeathReason::DeliveryLimit, cx),
+                        false => self.requeue(entry, cx),
+                    }
+                }
+            }
+        }
+        self.pump(cx);
+        if matches!(how, Settle::Requeue | Settle::Fail) {
+            self.enforce_limits(cx);
+            self.expire(cx);
+            self.arm(cx);
+        }
+    }
+
+    /// Counts the return of a quorum queue's message; true if it has failed too often.
+    pub(super) fn count_return(&self, entry: &mut Entry, how: Settle, cx: &Cx<'_>) -> bool {
+        let settings = &cx.queue.info.settings;
+        if settings.queue_type != QueueType::Quorum {
+            return false;
+        }
+        entry.acquired_count = entry.acquired_count.saturating_add(1);
+        if how != Settle::Fail {
+            return false;
+        }
+        entry.delivery_count = entry.delivery_count.saturating_add(1);
+        settings
+            .delivery_limit
+            .is_some_and(|limit| entry.delivery_count > limit)
+    }
+
+    pub(super) fn take_unacked(&mut self, d: DeliveryRef) -> Option<Unacked> {
+        let place = self.unacked.get_mut(d.slot as usize)?;
+        if place.as_ref()?.entry.seq != d.seq {
+            return None;
+        }
+        let unacked = place.take()?;
+        self.free.push(d.slot);
+        self.n_unacked -= 1;
+        self.unacked_bytes -= u64::from(unacked.entry.body_len);
+        Some(unacked)
+    }
+
+    pub(super) fn return_credit(&mut self, unacked: &Unacked) {
+        if let Some(consumer) = self.consumers.get(unacked.consumer)
+            && consumer.serial == unacked.serial
+        {
+            consumer.n_unacked -= 1;
+            self.consumers.update(unacked.consumer);
+        }
+    }
+
+    pub(super) fn requeue(&mut self, entry: Entry, _cx: &mut Cx<'_>) {
+        self.n_ready += 1;
+        self.ready_bytes += u64::from(entry.body_len);
+        if entry.expires_at != 0 {
+            self.expiry.insert(entry.expires_at, entry.seq);
+        }
+        self.levels[usize::from(entry.priority)].requeue(entry);
+    }
+
+    /// `n` deliveries without acknowledgement, of `bytes` in all, are on the wire.
+    pub(in crate::broker::queue) fn sent(&mut self, n: u64, bytes: u64) {
+        self.n_in_flight -= n;
+        self.unacked_bytes -= bytes;
+    }
+
+    /// Deliveries that were never put on the wire come back.
+    pub(in crate::broker::queue) fn unsent(&mut self, deliveries: Vec<Delivery>, cx: &mut Cx<'_>) {
+        for d in deliveries {
+            if d.slot == NO_SLOT {
+                self.n_in_flight -= 1;
+                self.unacked_bytes -= u64::from(d.entry.body_len);
+                self.requeue(d.entry, cx);
+            } else if let Some(unacked) = self.take_unacked(DeliveryRef {
+                slot: d.slot,
+                seq: d.entry.seq,
+            }) {
+                self.return_credit(&unacked);
+                self.requeue(unacked.entry, cx);
+            }
+        }
+        self.pump(cx);
+        self.arm(cx);
+    }
+}
