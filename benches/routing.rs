@@ -16,7 +16,7 @@ use leveret::broker::routing::RouteCache;
 use leveret::broker::vhost::{BindingSpec, QueueDeclare, Vhost};
 use leveret::broker::{Broker, ConnectionId};
 use leveret::protocol::field_table::{FieldTable, FieldValue};
-use leveret::protocol::properties::PropertiesRef;
+use leveret::protocol::properties::{Properties, PropertiesRef};
 
 /// A log that takes everything and keeps nothing.
 struct NoLog;
@@ -98,14 +98,14 @@ fn remembered(c: &mut Criterion) {
     group.bench_function("default exchange, same queue", |b| {
         b.iter(|| {
             let found = cache.route(&v, "", black_box("orders.created"), none);
-            found.map(<[_]>::len)
+            found.map(|f| f.queues.len())
         });
     });
     bind(&v, "amq.topic", &q, "orders.*");
     group.bench_function("topic exchange, same key", |b| {
         b.iter(|| {
             let found = cache.route(&v, "amq.topic", black_box("orders.created"), none);
-            found.map(<[_]>::len)
+            found.map(|f| f.queues.len())
         });
     });
     let keys: Vec<String> = (0..100).map(|n| format!("orders.{n}")).collect();
@@ -113,7 +113,12 @@ fn remembered(c: &mut Criterion) {
     group.bench_function("topic exchange, 100 keys in turn", |b| {
         b.iter(|| {
             for key in &keys {
-                black_box(cache.route(&v, "amq.topic", key, none).map(<[_]>::len)).ok();
+                black_box(
+                    cache
+                        .route(&v, "amq.topic", key, none)
+                        .map(|f| f.queues.len()),
+                )
+                .ok();
             }
         });
     });
@@ -122,7 +127,7 @@ fn remembered(c: &mut Criterion) {
     group.bench_function("default exchange, 100 queues in turn", |b| {
         b.iter(|| {
             for name in &names {
-                black_box(cache.route(&v, "", name, none).map(<[_]>::len)).ok();
+                black_box(cache.route(&v, "", name, none).map(|f| f.queues.len())).ok();
             }
         });
     });
@@ -143,11 +148,11 @@ fn found(c: &mut Criterion) {
         b.iter(|| {
             n += 1;
             let found = cache.route(&v, "amq.topic", &n.to_string(), none);
-            found.map(<[_]>::len)
+            found.map(|f| f.queues.len())
         });
     });
 
-    let mut topic = Router::new(ExchangeType::Topic);
+    let mut topic = Router::new(ExchangeType::Topic, &FieldTable::new());
     for n in 0..10_000u32 {
         let key = match n % 4 {
             0 => format!("region.{}.orders", n / 4),
@@ -161,11 +166,11 @@ fn found(c: &mut Criterion) {
     group.bench_function("trie of 10,000 patterns", |b| {
         b.iter(|| {
             out.clear();
-            topic.route(black_box("region.77.orders"), FieldTable::new, &mut out);
+            topic.route(&[black_box("region.77.orders")], none, &mut out);
             out.len()
         });
     });
-    let mut hostile = Router::new(ExchangeType::Topic);
+    let mut hostile = Router::new(ExchangeType::Topic, &FieldTable::new());
     for n in 1..120u32 {
         let words = vec!["a"; n as usize].join(".");
         hostile.bind(&format!("#.{words}.#"), &FieldTable::new(), &n);
@@ -174,12 +179,12 @@ fn found(c: &mut Criterion) {
     group.bench_function("hostile patterns and key", |b| {
         b.iter(|| {
             out.clear();
-            hostile.route(black_box(&key), FieldTable::new, &mut out);
+            hostile.route(&[black_box(&key)], none, &mut out);
             out.len()
         });
     });
 
-    let mut headers = Router::new(ExchangeType::Headers);
+    let mut headers = Router::new(ExchangeType::Headers, &FieldTable::new());
     for n in 0..1000u32 {
         let mut wanted = FieldTable::new();
         wanted.insert("tenant", FieldValue::I32(n as i32));
@@ -189,10 +194,16 @@ fn found(c: &mut Criterion) {
     let mut have = FieldTable::new();
     have.insert("tenant", FieldValue::I32(500));
     have.insert("kind", "order");
+    let with_headers = Properties {
+        headers: Some(have),
+        ..Properties::default()
+    }
+    .encode();
+    let have = PropertiesRef::unchecked(&with_headers);
     group.bench_function("1,000 bindings by headers", |b| {
         b.iter(|| {
             out.clear();
-            headers.route("", || have.clone(), &mut out);
+            headers.route(&[""], have, &mut out);
             out.len()
         });
     });

@@ -23,13 +23,17 @@ def parameters(**overrides):
     return result
 
 
-def until(connection, condition, seconds=DEADLINE_S):
-    """Serves the connection until the condition holds; fails when the time is up."""
+def until(connection, condition, seconds=DEADLINE_S, every=DEADLINE_S):
+    """Serves the connection until the condition holds; fails when the time is up.
+
+    A condition that no frame of this connection announces, such as a queue's length, is asked again `every` so many
+    seconds.
+    """
     end = time.monotonic() + seconds
     while not condition():
         left = end - time.monotonic()
         assert left > 0, "what was waited for did not come in time"
-        connection.process_data_events(time_limit=left)
+        connection.process_data_events(time_limit=min(left, every))
 
 
 @contextlib.contextmanager
@@ -56,6 +60,11 @@ def publish(channel, exchange, routing_key, body=b"x", mandatory=False, **proper
 def ready(channel, queue):
     """How many messages of the queue are ready, as its passive declaration reports."""
     return channel.queue_declare(queue, passive=True).method.message_count
+
+
+def until_ready(connection, channel, *queues, count=1, seconds=DEADLINE_S):
+    """Waits until each of the queues holds so many messages."""
+    until(connection, lambda: all(ready(channel, queue) == count for queue in queues), seconds, every=0.02)
 
 
 def consumers(channel, queue):

@@ -5,13 +5,18 @@ use super::errors::{self, Exception};
 use super::publish::REPLY_TO;
 use crate::broker::access::Permission;
 use crate::broker::arguments::QueueType;
+use crate::broker::detour;
 use crate::broker::exchange::{Destination, ExchangeType};
 use crate::broker::ports::Lsn;
 use crate::broker::queue::DeleteIf;
-use crate::broker::vhost::{BindingSpec, ExchangeDeclare, QueueDeclare, TopologyError, clean_name};
+use crate::broker::routing::route_to;
+use crate::broker::vhost::{
+    BindingSpec, ExchangeDeclare, QueueDeclare, TopologyError, Vhost, clean_name,
+};
 use crate::protocol::EncodeMethod;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::methods::{exchange, queue};
+use crate::protocol::properties::PropertiesRef;
 
 impl Connection {
     /// Sends a reply when what it says is durable, unless none is wanted.
@@ -138,12 +143,30 @@ impl Connection {
             routing_key,
             arguments,
         };
-        let done = if add {
-            vhost.bind(&spec)
-        } else {
-            vhost.unbind(&spec)
-        };
-        done.map_err(|e| self.refused(&e))
+        self.change_binding(&vhost, &spec, add)
+    }
+
+    /// Adds or removes a binding. Who binds to an `x-recent-history` exchange gets what came last.
+    fn change_binding(
+        &mut self,
+        vhost: &Vhost,
+        spec: &BindingSpec<'_>,
+        add: bool,
+    ) -> Result<Lsn, Exception> {
+        if !add {
+            return vhost.unbind(spec).map_err(|e| self.refused(&e));
+        }
+        let (lsn, new) = vhost.bind(spec).map_err(|e| self.refused(&e))?;
+        let source = vhost.exchange(spec.source).filter(|_| new);
+        for message in source.map(|s| s.recent()).unwrap_or_default() {
+            let raw = PropertiesRef::unchecked(message.properties());
+            let found = route_to(vhost, spec.destination, message.routing_key(), raw);
+            let (expiration, priority) = (detour::expiration_of(raw), raw.priority());
+            self.batch
+                .publish(&message, &found.queues, expiration, priority, self.now);
+            detour::follow(&mut self.batch, &found.detours, &message, self.now);
+        }
+        Ok(lsn)
     }
 
     pub(super) fn queue_declare(
@@ -305,12 +328,7 @@ impl Connection {
             routing_key,
             arguments,
         };
-        let done = if add {
-            vhost.bind(&spec)
-        } else {
-            vhost.unbind(&spec)
-        };
-        done.map_err(|e| self.refused(&e))
+        self.change_binding(&vhost, &spec, add)
     }
 
     pub(super) fn queue_purge(

@@ -4,7 +4,7 @@
 
 use crate::broker::access::Permission;
 use crate::broker::arguments::{ArgumentError, ExpirationError, Inequivalent, Problem};
-use crate::broker::exchange::{MatchArgumentError, TOPIC_HASHES_MAX};
+use crate::broker::exchange::{MatchArgumentError, TOPIC_HASHES_MAX, WEIGHT_MAX, WeightError};
 use crate::broker::queue::ConsumeRefused;
 use crate::broker::vhost::TopologyError;
 use crate::protocol::field_table::FieldValue;
@@ -112,6 +112,9 @@ fn float(v: f64) -> String {
 
 /// A binary: as text if it is printable, else its octets.
 fn binary(v: &[u8]) -> String {
+    if v.is_empty() {
+        return "<<>>".into();
+    }
     match std::str::from_utf8(v) {
         Ok(text)
             if !text
@@ -257,12 +260,44 @@ pub fn topology(e: &TopologyError, vhost: &str) -> Exception {
             ),
         ),
         TopologyError::Argument(name, e) => argument(e, name, vhost),
-        TopologyError::AlternateType(name, got) => soft(
+        TopologyError::ExchangeArgumentType(name, argument, got) => soft(
             PRECONDITION_FAILED,
             format!(
-                "invalid type '{got}' for arg 'alternate-exchange' in {}",
+                "invalid type '{got}' for arg '{argument}' in {}",
                 exchange_name(name, vhost)
             ),
+        ),
+        TopologyError::HashHeaderAndProperty => soft(
+            PRECONDITION_FAILED,
+            "hash-header and hash-property are mutually exclusive".into(),
+        ),
+        TopologyError::HashProperty(name) => {
+            soft(PRECONDITION_FAILED, format!("Unsupported property: {name}"))
+        }
+        TopologyError::HistoryLength(v) => soft(
+            PRECONDITION_FAILED,
+            format!(
+                "Invalid argument {}, 'x-recent-history-length' must be a positive integer",
+                term(v)
+            ),
+        ),
+        TopologyError::DelayedType => soft(
+            PRECONDITION_FAILED,
+            "Invalid argument, 'x-delayed-type' must be an existing exchange type".into(),
+        ),
+        TopologyError::Weight(key, e) => {
+            let text = match e {
+                WeightError::NotInteger => {
+                    format!("must be an integer: {}", binary(key.as_bytes()))
+                }
+                WeightError::TooSmall => "must be greater than 0".into(),
+                WeightError::TooLarge => format!("must not exceed {WEIGHT_MAX}"),
+            };
+            soft(PRECONDITION_FAILED, format!("The binding key {text}"))
+        }
+        TopologyError::BindingKeyNotEmpty(key) => soft(
+            PRECONDITION_FAILED,
+            format!("Non empty binding '{key}' key not permitted"),
         ),
         TopologyError::Match(MatchArgumentError::Value(v)) => soft(
             PRECONDITION_FAILED,
@@ -428,7 +463,7 @@ mod tests {
                 ),
             ),
             (
-                E::AlternateType(name("x"), "signedint"),
+                E::ExchangeArgumentType(name("x"), "alternate-exchange", "signedint"),
                 406,
                 format!("invalid type 'signedint' for arg 'alternate-exchange' in {x}"),
             ),

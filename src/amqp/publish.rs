@@ -10,6 +10,7 @@ use super::tx::TxPublish;
 use crate::broker::access::Permission;
 use crate::broker::arguments::parse_expiration;
 use crate::broker::dead_letter::string_array;
+use crate::broker::detour;
 use crate::broker::message::{FLAG_PERSISTENT, Message, Parts};
 use crate::broker::outlet::{Delivery, NO_SLOT};
 use crate::broker::ports::MessageId;
@@ -194,13 +195,13 @@ impl Connection {
             return self.publish_reply(number, a, message);
         }
         let (batch, ch) = self.channels_entry(number)?;
-        let queues = ch
+        let found = ch
             .routes
             .route(&vhost, &a.exchange, &a.routing_key, properties)
             .map_err(|e| route_error(&e, a, &vhost.name))?;
         let more;
-        let queues = match closer.as_ref().filter(|c| !c.keys.is_empty()) {
-            None => queues,
+        let found = match closer.as_ref().filter(|c| !c.keys.is_empty()) {
+            None => found,
             Some(c) => {
                 // All keys at once: an alternate exchange is for what none of them routes.
                 let mut keys = vec![a.routing_key.as_str()];
@@ -212,14 +213,18 @@ impl Connection {
         if let Some(tx) = &mut ch.tx {
             return tx.publish(TxPublish {
                 message,
-                queues: queues.to_vec(),
+                queues: found.queues.clone(),
+                detours: found.detours.clone(),
                 expiration,
                 priority,
                 mandatory: a.mandatory,
             });
         }
-        let unroutable = queues.is_empty();
-        let (at, durable) = batch.publish(&message, queues, expiration, priority, now);
+        let unroutable = found.queues.is_empty() && !found.is_delayed();
+        let (at, mut durable) = batch.publish(&message, &found.queues, expiration, priority, now);
+        if !found.detours.is_empty() {
+            durable |= detour::follow(batch, &found.detours, &message, now);
+        }
         let seqno = ch.confirms.as_mut().map(super::confirms::Confirms::next);
         if unroutable {
             self.unroutable(number, a.mandatory, &message);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::channel::{Channel, Unacked};
 use super::connection::Connection;
 use super::errors::Exception;
+use crate::broker::detour::{self, Detour};
 use crate::broker::message::Message;
 use crate::broker::queue::{Queue, Settle};
 use crate::protocol::methods::tx;
@@ -23,6 +24,7 @@ pub const TX_BYTES_MAX: usize = 256 << 20;
 pub(super) struct TxPublish {
     pub(super) message: Message,
     pub(super) queues: Vec<Arc<Queue>>,
+    pub(super) detours: Vec<Detour>,
     pub(super) expiration: Option<u64>,
     pub(super) priority: Option<u8>,
     pub(super) mandatory: bool,
@@ -94,11 +96,11 @@ impl Connection {
         }
         for p in &held.publishes {
             let (_, durable) = batch.publish(&p.message, &p.queues, p.expiration, p.priority, now);
-            waits |= durable;
+            waits |= durable | detour::follow(batch, &p.detours, &p.message, now);
         }
         self.counted.acknowledged += acknowledged;
         for p in &held.publishes {
-            match p.queues.is_empty() {
+            match p.queues.is_empty() && p.detours.is_empty() {
                 true => self.unroutable(number, p.mandatory, &p.message),
                 false => self.counted.routed += 1,
             }

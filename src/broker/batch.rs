@@ -134,6 +134,18 @@ impl Batch {
         (number, logged)
     }
 
+    /// Adds a copy that one queue holds for `delay` milliseconds, as part of the publish that was
+    /// added last. Returns what [`Self::publish`] does.
+    pub fn publish_beside(
+        &mut self,
+        message: &Message,
+        queue: &Arc<Queue>,
+        delay: u64,
+        now: u64,
+    ) -> (u32, bool) {
+        self.publish(message, std::slice::from_ref(queue), Some(delay), None, now)
+    }
+
     /// Counts a publish that goes to no queue; returns its number in this batch.
     pub fn publish_nowhere(&mut self) -> u32 {
         self.n_publishes += 1;

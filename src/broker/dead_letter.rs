@@ -6,9 +6,11 @@
 
 use super::Broker;
 use super::batch::Batch;
+use super::detour;
 use super::effects::{Dead, DeathReason};
 use super::message::{FLAG_DEAD_LETTERED, Message, Parts};
 use super::routing::route_keys;
+use super::vhost::Vhost;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::properties::{Properties, PropertiesRef};
 
@@ -23,6 +25,9 @@ pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64)
     let Some(vhost) = broker.vhost(&info.vhost) else {
         return;
     };
+    if info.delays.is_some() {
+        return release(batch, &vhost, message, now);
+    }
     let mut properties = Properties::from(PropertiesRef::unchecked(message.properties()));
     let carbon_copies = string_array(properties.headers.as_ref(), "CC");
     let mut keys: Vec<&str> = Vec::new();
@@ -50,12 +55,26 @@ pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64)
     };
     let reborn = Message::new(&parts, message.body());
     let properties_ref = PropertiesRef::unchecked(&encoded);
-    let mut queues =
-        route_keys(&vhost, &target.exchange, &keys, properties_ref).unwrap_or_default();
-    queues.retain(|q| !is_cycle(&deaths, &q.info().name));
-    if !queues.is_empty() {
-        batch.publish(&reborn, &queues, None, properties.priority, now);
+    let mut found = route_keys(&vhost, &target.exchange, &keys, properties_ref).unwrap_or_default();
+    found.queues.retain(|q| !is_cycle(&deaths, &q.info().name));
+    if !found.queues.is_empty() {
+        batch.publish(&reborn, &found.queues, None, properties.priority, now);
     }
+    detour::follow(batch, &found.detours, &reborn, now);
+}
+
+/// The time of a delayed message has come: it is routed as it was published.
+fn release(batch: &mut Batch, vhost: &Vhost, message: &Message, now: u64) {
+    let raw = PropertiesRef::unchecked(message.properties());
+    let carbon_copies = string_array(raw.headers().map(|h| h.to_table()).as_ref(), "CC");
+    let mut keys = vec![message.routing_key()];
+    keys.extend(carbon_copies.iter().map(String::as_str));
+    let found = route_keys(vhost, message.exchange(), &keys, raw).unwrap_or_default();
+    let (expiration, priority) = (detour::expiration_of(raw), raw.priority());
+    if !found.queues.is_empty() {
+        batch.publish(message, &found.queues, expiration, priority, now);
+    }
+    detour::follow(batch, &found.detours, message, now);
 }
 
 /// The long strings of an array header.

@@ -233,6 +233,8 @@ pub struct StoredQueue {
     pub auto_delete: bool,
     /// Arguments as declared.
     pub arguments: FieldTable,
+    /// The exchange whose delayed messages wait in it.
+    pub delays: Option<String>,
 }
 
 impl StoredQueue {
@@ -242,6 +244,9 @@ impl StoredQueue {
         t.insert("id", self.id as i64);
         t.insert("auto_delete", self.auto_delete);
         t.insert("arguments", self.arguments.clone());
+        if let Some(exchange) = &self.delays {
+            t.insert("delays", exchange.as_str());
+        }
         put(
             DefinitionKind::Queue,
             &[vhost.as_bytes(), self.name.as_bytes()],
@@ -265,6 +270,7 @@ impl StoredQueue {
             return Err(DefinitionError(format!("queue '{name}' has no id")));
         }
         let auto_delete = bool_of(&t, "auto_delete");
+        let delays = t.get("delays").and_then(FieldValue::as_str);
         Ok((
             vhost,
             StoredQueue {
@@ -272,6 +278,7 @@ impl StoredQueue {
                 name,
                 auto_delete,
                 arguments: table_of(&t, "arguments"),
+                delays: delays.map(str::to_string),
             },
         ))
     }
@@ -313,6 +320,7 @@ mod tests {
             name: "q".into(),
             auto_delete: true,
             arguments,
+            delays: Some("x".into()),
         };
         let change = q.put("v");
         assert_eq!(

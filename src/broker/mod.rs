@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod batch;
 pub mod dead_letter;
 pub mod definitions;
+pub mod detour;
 pub mod effects;
 pub mod exchange;
 pub mod message;
@@ -269,9 +270,11 @@ impl Broker {
             .collect()
     }
 
-    /// All queues of all vhosts.
+    /// All queues of all vhosts, those in which delayed messages wait included.
     pub fn all_queues(&self) -> Vec<Arc<Queue>> {
-        self.vhosts().iter().flat_map(|v| v.queues()).collect()
+        let vhosts = self.vhosts();
+        let of = |v: &Arc<Vhost>| [v.queues(), v.waiting_queues()];
+        vhosts.iter().flat_map(of).flatten().collect()
     }
 
     fn insert_vhost(&self, name: &str) {

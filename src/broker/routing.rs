@@ -7,10 +7,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::exchange::{Destination, Exchange};
+use super::detour::{Detour, Found};
+use super::exchange::{Destination, Exchange, ExchangeType, delay_of};
 use super::queue::Queue;
 use super::vhost::Vhost;
-use crate::protocol::field_table::FieldTable;
 use crate::protocol::properties::PropertiesRef;
 
 /// Routes that one channel remembers at most; a publisher with random keys starts over.
@@ -36,7 +36,7 @@ pub enum RouteError {
 struct Route {
     exchange: Box<str>,
     key: Box<str>,
-    queues: Vec<Arc<Queue>>,
+    found: Found,
     through: Vec<(Arc<Exchange>, u64)>,
 }
 
@@ -49,7 +49,7 @@ impl Route {
         self.through
             .iter()
             .all(|(x, version)| x.version() == *version)
-            && !self.queues.iter().any(|q| q.is_deleted())
+            && !self.found.queues.iter().any(|q| q.is_deleted())
     }
 }
 
@@ -76,7 +76,7 @@ pub struct RouteCache {
 }
 
 impl RouteCache {
-    /// The queues that a message goes to; empty if there is none.
+    /// Where a message goes.
     ///
     /// # Errors
     /// [`RouteError`]
@@ -86,7 +86,7 @@ impl RouteCache {
         exchange: &str,
         key: &str,
         properties: PropertiesRef<'_>,
-    ) -> Result<&[Arc<Queue>], RouteError> {
+    ) -> Result<&Found, RouteError> {
         let hit = match self.routes.get(self.last) {
             Some(route) if route.is_for(exchange, key) => Some(self.last),
             _ => {
@@ -98,7 +98,7 @@ impl RouteCache {
             && self.routes[at].is_valid()
         {
             self.last = at;
-            return Ok(&self.routes[at].queues);
+            return Ok(&self.routes[at].found);
         }
         let mut found = Finder::default();
         if exchange.is_empty() {
@@ -115,22 +115,22 @@ impl RouteCache {
         let route = Route {
             exchange: exchange.into(),
             key: key.into(),
-            queues: found.queues,
+            found: found.found,
             through: found.through,
         };
         if found.cacheable {
             let at = self.remember(hit, route);
-            Ok(&self.routes[at].queues)
+            Ok(&self.routes[at].found)
         } else {
             self.once = route;
-            Ok(&self.once.queues)
+            Ok(&self.once.found)
         }
     }
 
     /// Puts a route where it was found stale, or adds it.
     fn remember(&mut self, stale: Option<usize>, route: Route) -> usize {
-        let before = stale.map_or(0, |at| self.routes[at].queues.len());
-        let n_queues = self.n_queues - before + route.queues.len();
+        let before = stale.map_or(0, |at| self.routes[at].found.queues.len());
+        let n_queues = self.n_queues - before + route.found.queues.len();
         let full = stale.is_none() && self.routes.len() >= CACHED_ROUTES_MAX;
         let at = if full || n_queues > CACHED_QUEUES_MAX {
             self.routes.clear();
@@ -140,7 +140,7 @@ impl RouteCache {
         } else {
             stale
         };
-        self.n_queues += route.queues.len();
+        self.n_queues += route.found.queues.len();
         self.last = match at {
             Some(at) => {
                 self.n_queues -= before;
@@ -167,16 +167,6 @@ fn index_key(exchange: &str, key: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(key.as_bytes());
 }
 
-/// Routes without remembering: dead letters, and what the server publishes itself.
-pub fn route_once(
-    vhost: &Vhost,
-    exchange: &str,
-    key: &str,
-    properties: PropertiesRef<'_>,
-) -> Option<Vec<Arc<Queue>>> {
-    route_keys(vhost, exchange, &[key], properties)
-}
-
 /// Routes a message with several keys, its own and those in its `CC` and `BCC` headers, without
 /// remembering. Each queue comes once, and an alternate exchange is asked only if none of the keys
 /// leads anywhere. `None`: there is no such exchange.
@@ -185,17 +175,35 @@ pub fn route_keys(
     exchange: &str,
     keys: &[&str],
     properties: PropertiesRef<'_>,
-) -> Option<Vec<Arc<Queue>>> {
+) -> Option<Found> {
     let mut found = Finder::default();
     found
         .run(vhost, &vhost.exchange(exchange)?, keys, properties)
-        .then_some(found.queues)
+        .then_some(found.found)
+}
+
+/// Where a message goes that reaches a destination by itself: what an `x-recent-history` exchange
+/// tells those who bind later.
+pub fn route_to(
+    vhost: &Vhost,
+    destination: &Destination,
+    key: &str,
+    properties: PropertiesRef<'_>,
+) -> Found {
+    let mut found = Finder::default();
+    match destination {
+        Destination::Queue(queue) => found.add(queue.clone()),
+        Destination::Exchange(x) => {
+            found.run(vhost, x, &[key], properties);
+        }
+    }
+    found.found
 }
 
 /// The way of one message through exchanges to queues.
 struct Finder {
-    queues: Vec<Arc<Queue>>,
-    /// Addresses of `queues`, when they are too many to be searched.
+    found: Found,
+    /// Addresses of its queues, when they are too many to be searched.
     seen: HashSet<usize>,
     through: Vec<(Arc<Exchange>, u64)>,
     cacheable: bool,
@@ -204,7 +212,7 @@ struct Finder {
 impl Default for Finder {
     fn default() -> Self {
         Finder {
-            queues: Vec::new(),
+            found: Found::default(),
             seen: HashSet::new(),
             through: Vec::new(),
             cacheable: true,
@@ -249,7 +257,13 @@ impl Finder {
                 }
                 continue;
             }
-            self.ask(&exchange, keys, properties, &mut destinations);
+            if !self.goes_on(&exchange, properties) {
+                continue;
+            }
+            let router = exchange.router();
+            self.cacheable &= router.by_key();
+            router.route(keys, properties, &mut destinations);
+            drop(router);
             if destinations.is_empty()
                 && let Some(name) = exchange.info.alternate()
             {
@@ -274,43 +288,38 @@ impl Finder {
         true
     }
 
-    /// Appends the destinations that one exchange knows for the keys.
-    fn ask(
-        &mut self,
-        exchange: &Exchange,
-        keys: &[&str],
-        properties: PropertiesRef<'_>,
-        destinations: &mut Vec<Destination>,
-    ) {
-        let router = exchange.router();
-        let headers = || {
-            properties
-                .headers()
-                .map_or_else(FieldTable::new, |h| h.to_table())
-        };
-        if router.by_headers() {
-            self.cacheable = false;
-            router.route("", headers, destinations);
-        } else {
-            for key in keys {
-                router.route(key, headers, destinations);
+    /// Notes what an exchange does beside routing; false if the message goes no further now.
+    fn goes_on(&mut self, exchange: &Arc<Exchange>, properties: PropertiesRef<'_>) -> bool {
+        match exchange.info.kind {
+            ExchangeType::RecentHistory => {
+                self.found.detours.push(Detour::Remember(exchange.clone()));
             }
+            ExchangeType::Delayed => {
+                self.cacheable = false;
+                if let Some(delay) = delay_of(properties) {
+                    let detour = Detour::Delay(exchange.clone(), delay);
+                    self.found.detours.push(detour);
+                    return false;
+                }
+            }
+            _ => {}
         }
+        true
     }
 
     fn add(&mut self, queue: Arc<Queue>) {
-        if self.queues.len() < SEARCHED_MAX {
-            if !self.queues.iter().any(|q| Arc::ptr_eq(q, &queue)) {
-                self.queues.push(queue);
+        if self.found.queues.len() < SEARCHED_MAX {
+            if !self.found.queues.iter().any(|q| Arc::ptr_eq(q, &queue)) {
+                self.found.queues.push(queue);
             }
             return;
         }
         if self.seen.is_empty() {
             self.seen
-                .extend(self.queues.iter().map(|q| Arc::as_ptr(q) as usize));
+                .extend(self.found.queues.iter().map(|q| Arc::as_ptr(q) as usize));
         }
         if self.seen.insert(Arc::as_ptr(&queue) as usize) {
-            self.queues.push(queue);
+            self.found.queues.push(queue);
         }
     }
 }

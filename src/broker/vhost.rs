@@ -5,6 +5,7 @@
 //! only, and publishing mostly not even that (see [`super::routing`]).
 
 mod checks;
+mod delayed;
 mod end;
 mod restore;
 
@@ -14,16 +15,17 @@ use std::sync::{Arc, RwLock};
 
 use base64::Engine as _;
 
-use self::checks::{exchange_equivalence, fits, redeclare, validate_binding};
+use self::checks::{check_exchange, exchange_equivalence, fits, redeclare, validate_binding};
 use super::ConnectionId;
 use super::arguments::{
-    ArgumentError, Inequivalent, QueueSettings, QueueType, equivalent, queue_equivalence,
+    ArgumentError, DeadLetterTarget, Inequivalent, QueueSettings, QueueType, equivalent,
+    queue_equivalence,
 };
 use super::definitions::{self, StoredBinding, StoredQueue};
 use super::effects::Effects;
 use super::exchange::{
-    Destination, Exchange, ExchangeInfo, ExchangeType, HeadersMatch, MatchArgumentError,
-    TOPIC_HASHES_MAX,
+    Destination, Exchange, ExchangeInfo, ExchangeType, HashProperty, HeadersMatch,
+    MatchArgumentError, TOPIC_HASHES_MAX, WeightError, delayed_type, parse_weight,
 };
 use super::ports::{DefinitionKind, LogFailed, Lsn, MessageLog, QueueId, Records};
 use super::queue::{DeleteIf, DeleteRefused, Queue, QueueInfo};
@@ -78,8 +80,20 @@ pub enum TopologyError {
     QueueProperty(String, &'static str),
     /// A quorum queue is deleted whatever is in it, or not at all: this flag is not for it.
     ConditionalDelete(String, &'static str),
-    /// `alternate-exchange` is no string.
-    AlternateType(String, &'static str),
+    /// An argument of an exchange is no string: exchange, argument, its type.
+    ExchangeArgumentType(String, &'static str, &'static str),
+    /// `x-consistent-hash` cannot hash a header and a property.
+    HashHeaderAndProperty,
+    /// `hash-property` names something else than the three properties it can.
+    HashProperty(String),
+    /// `x-recent-history-length` is not a positive integer.
+    HistoryLength(FieldValue),
+    /// `x-delayed-type` is missing, or no exchange type.
+    DelayedType,
+    /// The binding key of an `x-consistent-hash` exchange is no weight.
+    Weight(String, WeightError),
+    /// `x-local-random` takes no binding keys.
+    BindingKeyNotEmpty(String),
     /// `x-match` of a binding.
     Match(MatchArgumentError),
     /// More than [`TOPIC_HASHES_MAX`] `#` in a topic binding key: the key, and how many.
@@ -298,14 +312,7 @@ impl Vhost {
                 name: d.name.into(),
             });
         }
-        if let Some(alternate) = d.arguments.get("alternate-exchange")
-            && alternate.as_str().is_none()
-        {
-            return Err(TopologyError::AlternateType(
-                d.name.into(),
-                alternate.type_name(),
-            ));
-        }
+        check_exchange(kind, d)?;
         let info = ExchangeInfo {
             name: d.name.into(),
             kind,
@@ -320,11 +327,15 @@ impl Vhost {
                 .definitions
                 .push(definitions::put_exchange(&self.name, &info));
         }
+        let exchange = Exchange::new(info);
+        if kind == ExchangeType::Delayed {
+            exchange.set_waiting(self.waiting_queue(&exchange.info, &mut records));
+        }
         let lsn = self.append(&mut links, &mut records)?;
         self.exchanges
             .write()
             .expect(UNPOISONED)
-            .insert(d.name.into(), Exchange::new(info));
+            .insert(d.name.into(), exchange);
         Ok(lsn)
     }
 
@@ -382,6 +393,7 @@ impl Vhost {
             }
             // Last, so that no route found in between is remembered.
             exchange.mark_deleted();
+            self.delete_waiting(&exchange, records);
             gone.extend(self.unbind_destination(links, &Destination::Exchange(exchange), records));
         }
     }
@@ -498,6 +510,7 @@ impl Vhost {
                     name: name.to_string(),
                     auto_delete: d.auto_delete,
                     arguments: d.arguments.clone(),
+                    delays: None,
                 };
                 records.definitions.push(stored.put(&self.name));
                 records
@@ -514,6 +527,7 @@ impl Vhost {
                 exclusive_owner: d.exclusive.then_some(d.connection),
                 arguments: d.arguments.clone(),
                 settings,
+                delays: None,
             });
             self.queues
                 .write()
@@ -610,11 +624,11 @@ impl Vhost {
             .contains(b.routing_key, b.arguments, b.destination)
     }
 
-    /// Adds a binding; nothing happens if it is there.
+    /// Adds a binding; nothing happens if it is there. The flag is true if it is new.
     ///
     /// # Errors
     /// See [`TopologyError`].
-    pub fn bind(&self, b: &BindingSpec<'_>) -> Result<Lsn, TopologyError> {
+    pub fn bind(&self, b: &BindingSpec<'_>) -> Result<(Lsn, bool), TopologyError> {
         let mut links = self.links.lock();
         let source = self.lookup_exchange(b.source)?;
         let gone = match b.destination {
@@ -628,10 +642,10 @@ impl Vhost {
         if let Some(error) = gone {
             return Err(error);
         }
-        validate_binding(source.info.kind, b)?;
+        validate_binding(source.info.routes_as(), b)?;
         if self.is_bound(b) {
             let durable = source.info.durable && b.destination.durable();
-            return Ok(links.settled_at(durable));
+            return Ok((links.settled_at(durable), false));
         }
         let mut records = Records::default();
         if let Some(stored) = self.stored(&source, b.destination, b.routing_key, b.arguments) {
@@ -646,7 +660,7 @@ impl Vhost {
             sources.push(source.clone());
         }
         source.changed();
-        Ok(lsn)
+        Ok((lsn, true))
     }
 
     /// Removes a binding; nothing happens if it is not there.

@@ -371,7 +371,8 @@ impl Metrics {
         g.channels
             .set(open(&totals.channels_opened, &totals.channels_closed));
         let (mut ready, mut unacked, mut consumers) = (0, 0, 0);
-        let queues = self.shared.broker.all_queues();
+        let vhosts = self.shared.broker.vhosts();
+        let queues: Vec<_> = vhosts.iter().flat_map(|v| v.queues()).collect();
         for queue in &queues {
             let counts = queue.counts();
             ready += counts.ready;

@@ -220,9 +220,20 @@ impl Client {
 
     /// Appends a publish to the default exchange to `out`, without sending it.
     pub fn stage_publish(&mut self, queue: &str, body: &[u8], properties: &Properties) {
+        self.stage_publish_to("", queue, body, properties);
+    }
+
+    /// The same, to an exchange.
+    pub fn stage_publish_to(
+        &mut self,
+        exchange: &str,
+        routing_key: &str,
+        body: &[u8],
+        properties: &Properties,
+    ) {
         let publish = basic::Publish {
-            exchange: "",
-            routing_key: queue,
+            exchange,
+            routing_key,
             mandatory: false,
             immediate: false,
         };

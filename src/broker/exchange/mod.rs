@@ -4,20 +4,29 @@
 //! a name and properties. Every change of its bindings bumps the exchange's version, which is what
 //! cached routes are compared with.
 
+mod choosing;
+mod delayed;
 mod destinations;
 mod headers;
+mod history;
 mod router;
 mod topic;
 
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use choosing::{WEIGHT_MAX, WeightError, parse_weight};
+pub use delayed::{DELAY_HEADER, DELAY_MAX_MS, delay_of, delayed_type};
 pub use headers::{HeadersMatch, MatchArgumentError};
-pub use router::Router;
+pub use history::{HISTORY_DEFAULT, HISTORY_MAX, NO_STORE_HEADER};
+pub use router::{HashProperty, Router};
 
+use self::history::History;
+use super::message::Message;
 use super::queue::Queue;
 use crate::protocol::field_table::FieldTable;
+use crate::sync::Mutex;
 
 /// How often `#` may occur in the binding key of a topic exchange; RabbitMQ 4.3 draws the same line.
 /// It keeps the work of matching one key proportional to its words.
@@ -34,28 +43,46 @@ pub enum ExchangeType {
     Topic,
     /// By headers.
     Headers,
+    /// To one destination, by a hash; the binding keys are weights.
+    ConsistentHash,
+    /// To one destination, by a hash of the key modulo their number.
+    ModulusHash,
+    /// To one destination, any.
+    Random,
+    /// The same; in a cluster, to one on this node.
+    LocalRandom,
+    /// To all, and what came last again to those who bind later.
+    RecentHistory,
+    /// As another type says, after the milliseconds that a header says.
+    Delayed,
 }
+
+/// The types by their names on the wire.
+const TYPES: [(&str, ExchangeType); 10] = [
+    ("direct", ExchangeType::Direct),
+    ("fanout", ExchangeType::Fanout),
+    ("topic", ExchangeType::Topic),
+    ("headers", ExchangeType::Headers),
+    ("x-consistent-hash", ExchangeType::ConsistentHash),
+    ("x-modulus-hash", ExchangeType::ModulusHash),
+    ("x-random", ExchangeType::Random),
+    ("x-local-random", ExchangeType::LocalRandom),
+    ("x-recent-history", ExchangeType::RecentHistory),
+    ("x-delayed-message", ExchangeType::Delayed),
+];
 
 impl ExchangeType {
     /// By its name on the wire.
     pub fn parse(name: &str) -> Option<ExchangeType> {
-        match name {
-            "direct" => Some(ExchangeType::Direct),
-            "fanout" => Some(ExchangeType::Fanout),
-            "topic" => Some(ExchangeType::Topic),
-            "headers" => Some(ExchangeType::Headers),
-            _ => None,
-        }
+        TYPES.iter().find(|(n, _)| *n == name).map(|(_, t)| *t)
     }
 
     /// Its name on the wire.
     pub fn as_str(self) -> &'static str {
-        match self {
-            ExchangeType::Direct => "direct",
-            ExchangeType::Fanout => "fanout",
-            ExchangeType::Topic => "topic",
-            ExchangeType::Headers => "headers",
-        }
+        TYPES
+            .iter()
+            .find(|(_, t)| *t == self)
+            .map_or("", |(name, _)| name)
     }
 }
 
@@ -93,6 +120,16 @@ impl Destination {
     }
 }
 
+impl choosing::Place for Destination {
+    fn place(&self) -> u64 {
+        let kind: &[u8] = match self {
+            Destination::Queue(_) => b"queue",
+            Destination::Exchange(_) => b"exchange",
+        };
+        choosing::stable_hash(&[kind, self.name().as_bytes()])
+    }
+}
+
 impl PartialEq for Destination {
     fn eq(&self, other: &Self) -> bool {
         self.address() == other.address()
@@ -125,6 +162,14 @@ pub struct ExchangeInfo {
 }
 
 impl ExchangeInfo {
+    /// The type whose rules its bindings follow: of a delayed exchange what comes after the delay.
+    pub fn routes_as(&self) -> ExchangeType {
+        match self.kind {
+            ExchangeType::Delayed => delayed_type(&self.arguments).unwrap_or(self.kind),
+            kind => kind,
+        }
+    }
+
     /// `alternate-exchange`: where messages go that find no queue.
     pub fn alternate(&self) -> Option<&str> {
         self.arguments.get("alternate-exchange")?.as_str()
@@ -139,18 +184,45 @@ pub struct Exchange {
     version: AtomicU64,
     deleted: AtomicBool,
     router: RwLock<Router<Destination>>,
+    /// What came last, for `x-recent-history`.
+    history: Mutex<History>,
+    /// Where messages wait, for `x-delayed-message`.
+    waiting: OnceLock<Arc<Queue>>,
 }
 
 impl Exchange {
     /// Without bindings.
     pub fn new(info: ExchangeInfo) -> Arc<Exchange> {
-        let router = RwLock::new(Router::new(info.kind));
+        let router = RwLock::new(Router::new(info.kind, &info.arguments));
         Arc::new(Exchange {
             info,
             version: AtomicU64::new(0),
             deleted: AtomicBool::new(false),
             router,
+            history: Mutex::new("the history of an exchange", History::default()),
+            waiting: OnceLock::new(),
         })
+    }
+
+    /// `x-recent-history`: notes a message that came this way, unless it says that it should not be.
+    pub fn remember(&self, message: &Message) {
+        self.history.lock().push(message, &self.info.arguments);
+    }
+
+    /// `x-recent-history`: what came last, oldest first.
+    pub fn recent(&self) -> Vec<Message> {
+        self.history.lock().messages()
+    }
+
+    /// `x-delayed-message`: where messages wait for their time.
+    pub fn waiting(&self) -> Option<&Arc<Queue>> {
+        self.waiting.get()
+    }
+
+    /// Sets [`Self::waiting`], once, before anybody else knows the exchange.
+    pub(super) fn set_waiting(&self, queue: Arc<Queue>) {
+        // A second one would be a mistake of ours; the first one has the messages.
+        let _ = self.waiting.set(queue);
     }
 
     /// Counts the changes of its bindings.

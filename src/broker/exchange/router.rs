@@ -3,11 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
-use super::ExchangeType;
+use super::choosing::{Dice, Place, Row, Weighted, stable_hash};
 use super::destinations::Destinations;
 use super::headers::HeadersTable;
 use super::topic::TopicTrie;
-use crate::protocol::field_table::FieldTable;
+use super::{ExchangeType, delayed_type};
+use crate::protocol::field_table::{FieldTable, FieldValue};
+use crate::protocol::properties::{Properties, PropertiesRef};
 
 /// Key and arguments of a binding: what identifies it beside its two ends.
 ///
@@ -71,9 +73,81 @@ enum Index<D> {
     Fanout,
     Topic(TopicTrie<D>),
     Headers(HeadersTable<D>),
+    Hash(HashOn, Weighted<D>),
+    Modulus(Row<D>),
+    Random(Dice, Row<D>),
 }
 
-impl<D: Clone + Eq + Hash> Index<D> {
+/// What an `x-consistent-hash` exchange hashes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum HashOn {
+    /// The routing key.
+    Key,
+    /// `hash-header`: the value of this header.
+    Header(Box<str>),
+    /// `hash-property`: this property.
+    Property(HashProperty),
+}
+
+/// Properties that `hash-property` can name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[allow(missing_docs, reason = "AMQP's own names")]
+pub enum HashProperty {
+    CorrelationId,
+    MessageId,
+    Timestamp,
+}
+
+impl HashProperty {
+    /// By the name that RabbitMQ gives it.
+    pub fn parse(name: &str) -> Option<HashProperty> {
+        match name {
+            "correlation_id" => Some(HashProperty::CorrelationId),
+            "message_id" => Some(HashProperty::MessageId),
+            "timestamp" => Some(HashProperty::Timestamp),
+            _ => None,
+        }
+    }
+}
+
+impl HashOn {
+    /// What the arguments of an exchange say; they were checked when it was declared.
+    pub fn of(arguments: &FieldTable) -> HashOn {
+        let text = |name| arguments.get(name).and_then(FieldValue::as_str);
+        if let Some(header) = text("hash-header") {
+            return HashOn::Header(header.into());
+        }
+        text("hash-property")
+            .and_then(HashProperty::parse)
+            .map_or(HashOn::Key, HashOn::Property)
+    }
+
+    /// The number of a message; all that lack what is hashed have the same.
+    fn number(&self, key: &str, properties: PropertiesRef<'_>) -> u64 {
+        match self {
+            HashOn::Key => stable_hash(&[key.as_bytes()]),
+            HashOn::Header(name) => {
+                let headers = properties.headers().map(|h| h.to_table());
+                let mut field = FieldTable::new();
+                if let Some(value) = headers.as_ref().and_then(|h| h.get(name)) {
+                    field.insert("", value.clone());
+                }
+                stable_hash(&[&field.to_bytes()])
+            }
+            HashOn::Property(property) => {
+                let p = Properties::from(properties);
+                let bytes = match property {
+                    HashProperty::CorrelationId => p.correlation_id.map(String::into_bytes),
+                    HashProperty::MessageId => p.message_id.map(String::into_bytes),
+                    HashProperty::Timestamp => p.timestamp.map(|t| t.to_be_bytes().to_vec()),
+                };
+                stable_hash(&[&bytes.unwrap_or_default()])
+            }
+        }
+    }
+}
+
+impl<D: Clone + Eq + Hash + Place> Index<D> {
     fn add(&mut self, bound: &Bound, destination: &D) {
         match self {
             Index::Direct(map) => map.entry(bound.key.clone()).or_default().add(destination),
@@ -82,6 +156,8 @@ impl<D: Clone + Eq + Hash> Index<D> {
             Index::Headers(table) => {
                 table.insert(&bound.identity, &bound.arguments, destination);
             }
+            Index::Hash(_, ring) => ring.insert(&bound.key, destination),
+            Index::Modulus(row) | Index::Random(_, row) => row.insert(destination),
         }
     }
 
@@ -98,18 +174,30 @@ impl<D: Clone + Eq + Hash> Index<D> {
             Index::Fanout => {}
             Index::Topic(trie) => trie.remove(&bound.key, destination),
             Index::Headers(table) => table.remove(&bound.identity, destination),
+            Index::Hash(_, ring) => ring.remove(&bound.key, destination),
+            Index::Modulus(row) | Index::Random(_, row) => row.remove(destination),
         }
     }
 }
 
-impl<D: Clone + Eq + Hash> Router<D> {
-    /// Without bindings.
-    pub fn new(kind: ExchangeType) -> Router<D> {
+impl<D: Clone + Eq + Hash + Place> Router<D> {
+    /// Without bindings, for an exchange of this type with these arguments.
+    pub fn new(kind: ExchangeType, arguments: &FieldTable) -> Router<D> {
         let index = match kind {
             ExchangeType::Direct => Index::Direct(HashMap::new()),
-            ExchangeType::Fanout => Index::Fanout,
+            ExchangeType::Fanout | ExchangeType::RecentHistory => Index::Fanout,
             ExchangeType::Topic => Index::Topic(TopicTrie::default()),
             ExchangeType::Headers => Index::Headers(HeadersTable::default()),
+            ExchangeType::ConsistentHash => Index::Hash(HashOn::of(arguments), Weighted::default()),
+            ExchangeType::ModulusHash => Index::Modulus(Row::default()),
+            ExchangeType::Random | ExchangeType::LocalRandom => {
+                Index::Random(Dice::default(), Row::default())
+            }
+            ExchangeType::Delayed => {
+                // What it delays it routes as one of another type, which is never `Delayed`.
+                let then = delayed_type(arguments).unwrap_or(ExchangeType::Direct);
+                return Router::new(then, arguments);
+            }
         };
         Router {
             bindings: HashMap::new(),
@@ -179,22 +267,38 @@ impl<D: Clone + Eq + Hash> Router<D> {
         gone.into_iter().map(|b| (b.key, b.arguments)).collect()
     }
 
-    /// Whether routes depend on the headers, not on the key.
-    pub fn by_headers(&self) -> bool {
-        matches!(self.index, Index::Headers(_))
+    /// Whether a message goes where its key says, and every message with that key.
+    pub fn by_key(&self) -> bool {
+        match &self.index {
+            Index::Direct(_) | Index::Fanout | Index::Topic(_) | Index::Modulus(_) => true,
+            Index::Hash(on, _) => *on == HashOn::Key,
+            Index::Headers(_) | Index::Random(..) => false,
+        }
     }
 
-    /// Appends the destinations of a message; one may come more than once.
-    pub fn route(&self, key: &str, headers: impl FnOnce() -> FieldTable, out: &mut Vec<D>) {
+    /// Appends the destinations of a message with these keys, of which there is at least one; a
+    /// destination may come more than once. Exchanges that choose one destination do so by the first.
+    pub fn route(&self, keys: &[&str], properties: PropertiesRef<'_>, out: &mut Vec<D>) {
+        let first = keys.first().copied().unwrap_or("");
         match &self.index {
             Index::Direct(map) => {
-                if let Some(set) = map.get(key) {
-                    set.append_to(out);
+                for key in keys {
+                    if let Some(set) = map.get(*key) {
+                        set.append_to(out);
+                    }
                 }
             }
             Index::Fanout => out.extend(self.bindings.keys().cloned()),
-            Index::Topic(trie) => trie.route(key, out),
-            Index::Headers(table) => table.route(&headers(), out),
+            Index::Topic(trie) => keys.iter().for_each(|key| trie.route(key, out)),
+            Index::Headers(table) => {
+                let headers = properties.headers().map(|h| h.to_table());
+                table.route(&headers.unwrap_or_default(), out);
+            }
+            Index::Hash(on, ring) => out.extend(ring.choose(on.number(first, properties)).cloned()),
+            Index::Modulus(row) => {
+                out.extend(row.choose(stable_hash(&[first.as_bytes()])).cloned())
+            }
+            Index::Random(dice, row) => out.extend(row.choose(dice.roll()).cloned()),
         }
     }
 }
@@ -207,16 +311,29 @@ mod tests {
     use crate::broker::exchange::HeadersMatch;
     use crate::protocol::field_table::FieldValue;
 
+    fn new<D: Clone + Eq + Hash + Place>(kind: ExchangeType) -> Router<D> {
+        Router::new(kind, &FieldTable::new())
+    }
+
+    fn with_headers(headers: FieldTable) -> Vec<u8> {
+        let headers = Some(headers);
+        Properties {
+            headers,
+            ..Properties::default()
+        }
+        .encode()
+    }
+
     fn route(r: &Router<u32>, key: &str) -> Vec<u32> {
         let mut out = vec![];
-        r.route(key, FieldTable::new, &mut out);
+        r.route(&[key], PropertiesRef::unchecked(&[0, 0]), &mut out);
         out.sort_unstable();
         out
     }
 
     #[test]
     fn a_direct_exchange_matches_the_whole_key() {
-        let mut r = Router::new(ExchangeType::Direct);
+        let mut r = new(ExchangeType::Direct);
         assert!(r.bind("a", &FieldTable::new(), &1));
         assert!(!r.bind("a", &FieldTable::new(), &1));
         assert!(r.bind("a", &FieldTable::new(), &2));
@@ -229,7 +346,7 @@ mod tests {
 
     #[test]
     fn bindings_that_differ_in_arguments_are_two() {
-        let mut r = Router::new(ExchangeType::Topic);
+        let mut r = new(ExchangeType::Topic);
         let mut args = FieldTable::new();
         args.insert("x", 1i64);
         assert!(r.bind("a.*", &FieldTable::new(), &1));
@@ -244,11 +361,76 @@ mod tests {
 
     #[test]
     fn a_fanout_exchange_ignores_the_key() {
-        let mut r = Router::new(ExchangeType::Fanout);
+        let mut r = new(ExchangeType::Fanout);
         r.bind("a", &FieldTable::new(), &1);
         r.bind("b", &FieldTable::new(), &1);
         r.bind("", &FieldTable::new(), &2);
         assert_eq!(route(&r, "zzz"), [1, 2]);
+    }
+
+    #[test]
+    fn a_hash_exchange_hashes_what_its_arguments_say() {
+        let header = |value: i32| {
+            let mut t = FieldTable::new();
+            t.insert("account", FieldValue::I32(value));
+            with_headers(t)
+        };
+        let message_id = |id: String| {
+            Properties {
+                message_id: Some(id),
+                ..Properties::default()
+            }
+            .encode()
+        };
+        let cases = [
+            ("hash-header", "account", header(1), header(2)),
+            (
+                "hash-property",
+                "message_id",
+                message_id("a".into()),
+                message_id("b".into()),
+            ),
+        ];
+        for (argument, value, one, other) in cases {
+            let mut arguments = FieldTable::new();
+            arguments.insert(argument, value);
+            let mut router: Router<u32> = Router::new(ExchangeType::ConsistentHash, &arguments);
+            assert!(!router.by_key());
+            for destination in 0..64 {
+                router.bind("1", &FieldTable::new(), &destination);
+            }
+            let to = |key: &str, properties: &[u8]| {
+                let mut out = vec![];
+                router.route(&[key], PropertiesRef::unchecked(properties), &mut out);
+                assert_eq!(out.len(), 1);
+                out[0]
+            };
+            assert_eq!(to("a", &one), to("b", &one));
+            assert_ne!(to("a", &one), to("a", &other), "{argument}");
+            // Without it, all go the same way.
+            assert_eq!(to("a", &[0, 0]), to("b", &[0, 0]));
+        }
+    }
+
+    #[test]
+    fn random_and_modulus_exchanges_choose_one() {
+        for kind in [ExchangeType::Random, ExchangeType::ModulusHash] {
+            let mut r = new(kind);
+            assert!(route(&r, "a").is_empty());
+            for destination in 1..=3u32 {
+                r.bind("", &FieldTable::new(), &destination);
+            }
+            let chosen: HashSet<u32> = (0..200)
+                .map(|i| {
+                    let to = route(&r, &i.to_string());
+                    assert_eq!(to.len(), 1);
+                    to[0]
+                })
+                .collect();
+            assert_eq!(chosen.len(), 3, "{kind:?}");
+            r.unbind_all(&2);
+            assert!((0..200).all(|i| route(&r, &i.to_string()) != [2]));
+        }
     }
 
     /// A binding of the model: key, which arguments, destination.
@@ -291,6 +473,7 @@ mod tests {
                     _ => hits.all(|hit| hit),
                 }
             }
+            other => unreachable!("{other:?} has no such definition"),
         }
     }
 
@@ -321,7 +504,7 @@ mod tests {
             ),
             keys in prop::collection::vec(("([ab](\\.[abc]){0,3})?", 0..4u8), 1..8),
         ) {
-            let mut router = Router::new(kind);
+            let mut router = new(kind);
             let mut model: Vec<Simple> = vec![];
             for (what, key, which, to) in steps {
                 // The last two tables differ in order only.
@@ -352,7 +535,8 @@ mod tests {
             }
             for (key, headers) in keys {
                 let mut found = vec![];
-                router.route(&key, || arguments(headers), &mut found);
+                let properties = with_headers(arguments(headers));
+                router.route(&[&key], PropertiesRef::unchecked(&properties), &mut found);
                 found.sort_unstable();
                 found.dedup();
                 let mut want: Vec<u8> = model

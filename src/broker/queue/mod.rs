@@ -48,6 +48,8 @@ pub struct QueueInfo {
     pub arguments: FieldTable,
     /// What the arguments mean.
     pub settings: QueueSettings,
+    /// The `x-delayed-message` exchange whose messages wait here. No client sees such a queue.
+    pub delays: Option<Arc<str>>,
 }
 
 /// Conditions of `queue.delete`.
@@ -153,10 +155,12 @@ impl Queue {
         self.deleted.load(Ordering::Acquire)
     }
 
-    /// Whether a copy of this message is durable here: if both say so, or in a quorum queue.
+    /// Whether a copy of this message is durable here: if both say so, or in a quorum queue, or while
+    /// it waits for its time, as with RabbitMQ's plugin.
     pub fn keeps(&self, message: &Message) -> bool {
         let info = &self.info;
-        info.durable && (message.is_persistent() || info.settings.queue_type == QueueType::Quorum)
+        let everything = info.settings.queue_type == QueueType::Quorum || info.delays.is_some();
+        info.durable && (message.is_persistent() || everything)
     }
 
     /// Whether messages before the next one are only in the log: then that goes there, too, so that

@@ -64,6 +64,7 @@ impl Outlet for Sink {
 
 fn queue(settings: QueueSettings) -> Arc<Queue> {
     Queue::new(QueueInfo {
+        delays: None,
         id: QueueId(1),
         vhost: "/".into(),
         name: "q".into(),

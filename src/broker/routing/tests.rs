@@ -11,7 +11,8 @@ use crate::broker::vhost::tests::{
 use crate::protocol::field_table::FieldValue;
 use crate::protocol::properties::Properties;
 
-fn names(queues: &[Arc<Queue>]) -> Vec<String> {
+fn names(found: &Found) -> Vec<String> {
+    let queues = &found.queues;
     let mut names: Vec<_> = queues.iter().map(|q| q.info().name.to_string()).collect();
     names.sort();
     names
@@ -246,7 +247,7 @@ fn a_cache_stays_within_its_limits() {
                     .len(),
                 100
             );
-            let held: usize = cache.routes.iter().map(|r| r.queues.len()).sum();
+            let held: usize = cache.routes.iter().map(|r| r.found.queues.len()).sum();
             assert_eq!(held, cache.n_queues);
             assert!(held <= CACHED_QUEUES_MAX);
         }

@@ -41,7 +41,64 @@ pub(super) fn validate_binding(
             }
             Err(TopologyError::TopicHashes(b.routing_key.into(), hashes))
         }
-        ExchangeType::Direct | ExchangeType::Fanout => Ok(()),
+        ExchangeType::ConsistentHash => parse_weight(b.routing_key)
+            .map(|_| ())
+            .map_err(|e| TopologyError::Weight(b.routing_key.into(), e)),
+        ExchangeType::LocalRandom if !b.routing_key.is_empty() => {
+            Err(TopologyError::BindingKeyNotEmpty(b.routing_key.into()))
+        }
+        ExchangeType::Direct
+        | ExchangeType::Fanout
+        | ExchangeType::ModulusHash
+        | ExchangeType::Random
+        | ExchangeType::LocalRandom
+        | ExchangeType::RecentHistory
+        | ExchangeType::Delayed => Ok(()),
+    }
+}
+
+/// Whether an exchange of this type can be declared with these arguments.
+pub(super) fn check_exchange(
+    kind: ExchangeType,
+    d: &ExchangeDeclare<'_>,
+) -> Result<(), TopologyError> {
+    let mut strings = vec!["alternate-exchange"];
+    if kind == ExchangeType::ConsistentHash {
+        strings.extend(["hash-header", "hash-property"]);
+    }
+    for argument in strings {
+        if let Some(value) = d.arguments.get(argument).filter(|v| v.as_str().is_none()) {
+            let (name, got) = (d.name.to_string(), value.type_name());
+            return Err(TopologyError::ExchangeArgumentType(name, argument, got));
+        }
+    }
+    match kind {
+        ExchangeType::ConsistentHash => {
+            let property = d
+                .arguments
+                .get("hash-property")
+                .and_then(FieldValue::as_str);
+            match property {
+                Some(_) if d.arguments.get("hash-header").is_some() => {
+                    Err(TopologyError::HashHeaderAndProperty)
+                }
+                Some(name) if HashProperty::parse(name).is_none() => {
+                    Err(TopologyError::HashProperty(name.into()))
+                }
+                _ => Ok(()),
+            }
+        }
+        ExchangeType::RecentHistory => match d.arguments.get("x-recent-history-length") {
+            Some(length) if length.as_integer().is_none_or(|n| n <= 0) => {
+                Err(TopologyError::HistoryLength(length.clone()))
+            }
+            _ => Ok(()),
+        },
+        ExchangeType::Delayed => match delayed_type(d.arguments) {
+            Some(_) => Ok(()),
+            None => Err(TopologyError::DelayedType),
+        },
+        _ => Ok(()),
     }
 }
 
@@ -55,12 +112,18 @@ pub(super) fn exchange_equivalence(
     flag("durable", info.durable, d.durable)?;
     flag("auto_delete", info.auto_delete, d.auto_delete)?;
     flag("internal", info.internal, d.internal)?;
-    let alternate = "alternate-exchange";
-    equivalent(
-        alternate,
-        info.arguments.get(alternate),
-        d.arguments.get(alternate),
-    )
+    let mut compared = vec!["alternate-exchange"];
+    if kind == ExchangeType::Delayed {
+        compared.push("x-delayed-type");
+    }
+    for argument in compared {
+        equivalent(
+            argument,
+            info.arguments.get(argument),
+            d.arguments.get(argument),
+        )?;
+    }
+    Ok(())
 }
 
 pub(super) fn flag(

@@ -17,6 +17,11 @@ impl Vhost {
         &self,
         stored: StoredQueue,
     ) -> Result<Arc<Queue>, ArgumentError> {
+        if let Some(exchange) = stored.delays.as_deref().and_then(|x| self.exchange(x)) {
+            let queue = self.waiting_of(&stored, true);
+            exchange.set_waiting(queue.clone());
+            return Ok(queue);
+        }
         let settings = QueueSettings::parse(&stored.arguments)?;
         let queue = Queue::new(QueueInfo {
             id: QueueId(stored.id),
@@ -27,6 +32,7 @@ impl Vhost {
             exclusive_owner: None,
             arguments: stored.arguments,
             settings,
+            delays: None,
         });
         self.queues
             .write()

@@ -175,6 +175,7 @@ pub(in crate::broker) fn bind(
         routing_key,
         arguments: &table(arguments),
     })
+    .map(|(lsn, _)| lsn)
 }
 
 pub(in crate::broker) fn unbind(
@@ -328,7 +329,11 @@ fn exchanges_are_refused_as_rabbitmq_refuses_them() {
             "direct",
             "",
             vec![(ae, FieldValue::I32(1))],
-            Err(E::AlternateType("new".into(), "signedint")),
+            Err(E::ExchangeArgumentType(
+                "new".into(),
+                "alternate-exchange",
+                "signedint",
+            )),
         ),
     ];
     for (name, kind, flags, arguments, want) in rows {
