@@ -155,7 +155,9 @@ fn save_settled(log: &Inner, number: u32) -> io::Result<()> {
     debug_assert!(first_id > 0);
     // What it says is done with must be durable by itself: a dead letter's settle comes with a
     // publish.
-    wait_durable(log, at);
+    if !wait_durable(log, at) {
+        return Err(io::Error::other("the log ended before it was synced"));
+    }
     let crc = crc32fast::hash(&out[4..]);
     out[..4].copy_from_slice(&crc.to_be_bytes());
     replace(log, &settled_path(&log.options.dir, number), &out)
@@ -171,7 +173,8 @@ fn replace(log: &Inner, path: &Path, bytes: &[u8]) -> io::Result<()> {
     log.files.rename(&tmp, path)
 }
 
-fn wait_durable(log: &Inner, at: Lsn) {
+/// False if the log ends before that.
+fn wait_durable(log: &Inner, at: Lsn) -> bool {
     let mut staging = log.lock();
     while Lsn(log.durable.load(Ordering::Acquire)) < at
         && !log.failed.load(Ordering::Acquire)
@@ -184,6 +187,7 @@ fn wait_durable(log: &Inner, at: Lsn) {
             .expect(UNPOISONED);
         staging = again;
     }
+    Lsn(log.durable.load(Ordering::Acquire)) >= at
 }
 
 /// Reads what [`save_settled`] wrote. A file that does not check is ignored: it is a hint beside the
@@ -344,10 +348,10 @@ fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
     for older in older {
         save_settled(log, older)?;
     }
-    let (file, len) = {
+    let (file, len, next_id) = {
         let staging = log.lock();
         match staging.segments.by_number.get(&number) {
-            Some(s) => (s.file.clone(), s.len as usize),
+            Some(s) => (s.file.clone(), s.len as usize, s.next_id),
             None => return Ok(()),
         }
     };
@@ -398,6 +402,14 @@ fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
         out.write_full()?;
         at += header.size();
     }
+    // IMPORTANT: without it, recovery could take its end for the end of the log.
+    let end = Place {
+        segment: number,
+        offset: out.len(),
+        watermark: log.durable.load(Ordering::Acquire),
+        first_id: next_id,
+    };
+    format::encode_seal(&mut out.bytes, &end);
     let new_len = out.finish()?;
     log.files.rename(&tmp, &path)?;
     log.files.sync_dir(&dir)?;

@@ -4,17 +4,20 @@
 //! had been durable: it is reported and passed over. Otherwise the log ends there: that is the torn
 //! tail of the last writes before a crash. It is cut off, and so are the segments behind it, of which
 //! the disk may have got more: what comes back is always what was appended first.
+//!
+//! Every segment that stays ends with a seal afterwards, so that the next recovery, which may know
+//! less of what had been durable, does not take its end for the end of the log.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::LogOptions;
-use super::format::{self, FRAME_HEADER, FrameHeader, PublishRecord, Record};
+use super::format::{self, FRAME_HEADER, FrameHeader, Place, PublishRecord, Record};
 use super::reclaim;
 use super::segment::{Segment, Segments, lsn};
 use crate::broker::ports::{Definition, DefinitionChange, Lsn, MessageId, QueueId, RecoveredRun};
 use crate::storage::definitions::{Stored, apply, list};
-use crate::storage::files::FileLayer;
+use crate::storage::files::{FileLayer, LogFile};
 
 /// What recovery found.
 pub(super) struct Found {
@@ -133,8 +136,18 @@ struct Recovery<'a> {
     changes: Vec<(Lsn, DefinitionChange)>,
     /// Everything before this was durable.
     proved: Lsn,
-    /// The log ended before the segments that are left.
-    torn: bool,
+    /// The log ended in this segment: those behind it go, and then it is sealed.
+    torn: Option<Torn>,
+    /// Files of segments behind the end.
+    behind: Vec<PathBuf>,
+}
+
+/// The segment in which the log ended.
+struct Torn {
+    number: u32,
+    path: PathBuf,
+    /// Bytes of it that are good; none: it goes, too.
+    len: u32,
 }
 
 /// The number of a segment by its file's name.
@@ -182,7 +195,8 @@ pub(super) fn run(
         stored,
         found,
         changes: Vec::new(),
-        torn: false,
+        torn: None,
+        behind: Vec::new(),
     };
     for (number, path) in paths.iter().rev() {
         let bytes = read_file(files, path)?;
@@ -199,13 +213,14 @@ pub(super) fn run(
 
 impl Recovery<'_> {
     fn segment(&mut self, number: u32, path: &std::path::Path) -> io::Result<()> {
-        if self.torn {
+        if self.torn.is_some() {
             tracing::warn!(
                 "{}: dropped: the last writes before it were not finished",
                 path.display()
             );
             self.found.last_segment = self.found.last_segment.max(number);
-            return self.files.remove(path);
+            self.behind.push(path.to_path_buf());
+            return Ok(());
         }
         let file = self.files.open(path)?;
         let bytes = read_file(self.files, path)?;
@@ -258,7 +273,7 @@ impl Recovery<'_> {
                 .max(header.first_id + u64::from(header.n_messages));
             at += header.size();
             segment.len = at as u32;
-            segment.next_id = segment.next_id.max(header.first_id);
+            segment.skip_to(header.first_id);
             for (queue, first, last) in settles {
                 for id in first.0..=last.0 {
                     if id >= segment.first_id && id < segment.next_id {
@@ -273,10 +288,9 @@ impl Recovery<'_> {
         }
         self.found.last_segment = self.found.last_segment.max(number);
         let position = lsn(number, at as u32);
-        // A segment that was rewritten, or cut by an earlier recovery, ends without saying so.
-        self.torn = !ended && position >= self.proved;
+        let torn = !ended && position >= self.proved;
         let rest = bytes[at..].iter().any(|b| *b != 0);
-        if rest && self.torn {
+        if rest && torn {
             tracing::warn!(
                 "{}: cut at byte {at}: the last write was not finished",
                 path.display()
@@ -287,14 +301,29 @@ impl Recovery<'_> {
                 path.display()
             );
         }
+        if torn {
+            self.torn = Some(Torn {
+                number,
+                path: path.to_path_buf(),
+                len: segment.as_ref().map_or(0, |s| s.len),
+            });
+        }
         let Some(mut segment) = segment else {
             // Prepared and never used, or nothing of it survived.
-            return self.files.remove(path);
+            return if torn {
+                Ok(())
+            } else {
+                self.files.remove(path)
+            };
         };
         if at < bytes.len() {
             file.truncate(at as u64)?;
         }
-        if position >= self.proved {
+        if !ended && !torn {
+            // Its end was damaged.
+            segment.len = seal(file.as_ref(), number, segment.len, segment.next_id)?;
+        }
+        if position >= self.proved || !ended {
             // What was read may be in the page cache only; from now on it counts as durable.
             file.sync_data()?;
         }
@@ -304,7 +333,31 @@ impl Recovery<'_> {
         Ok(())
     }
 
+    /// Makes the end of the log where it was torn the end for good. The order matters: until the
+    /// segments behind it are gone for certain, its missing seal is what keeps them from being read.
+    fn cut(&mut self) -> io::Result<()> {
+        let Some(torn) = self.torn.take() else {
+            return Ok(());
+        };
+        let dir = self.options.dir.join("log");
+        for path in std::mem::take(&mut self.behind) {
+            self.files.remove(&path)?;
+        }
+        self.files.sync_dir(&dir)?;
+        if torn.len == 0 {
+            self.files.remove(&torn.path)?;
+            return self.files.sync_dir(&dir);
+        }
+        let Some(segment) = self.found.segments.by_number.get_mut(&torn.number) else {
+            return Ok(());
+        };
+        let file = self.files.open(&torn.path)?;
+        segment.len = seal(file.as_ref(), torn.number, segment.len, segment.next_id)?;
+        file.sync_data()
+    }
+
     fn finish(mut self) -> io::Result<Found> {
+        self.cut()?;
         for (position, change) in self.changes {
             if position > self.stored.applied {
                 self.found.replayed.push((position, change.clone()));
@@ -314,6 +367,21 @@ impl Recovery<'_> {
         self.found.definitions = list(&self.stored);
         Ok(self.found)
     }
+}
+
+/// Ends a segment; returns its new length.
+fn seal(file: &dyn LogFile, number: u32, len: u32, next_id: u64) -> io::Result<u32> {
+    let place = Place {
+        segment: number,
+        offset: len,
+        // Everything before it was synced, or is with it.
+        watermark: lsn(number, len).0,
+        first_id: next_id,
+    };
+    let mut bytes = Vec::with_capacity(format::SEAL_LEN);
+    format::encode_seal(&mut bytes, &place);
+    file.write_at(&bytes, u64::from(len))?;
+    Ok(len + bytes.len() as u32)
 }
 
 fn read_file(files: &dyn FileLayer, path: &std::path::Path) -> io::Result<Vec<u8>> {

@@ -95,11 +95,17 @@ impl Segment {
         }
     }
 
-    /// Notes a message with `n` copies; ids that were passed over are done with.
-    pub(super) fn note_message(&mut self, id: u64, n: u32) {
+    /// Passes over the ids up to this one: they are done with.
+    pub(super) fn skip_to(&mut self, id: u64) {
         for skipped in self.next_id..id {
             self.set_done(skipped);
         }
+        self.next_id = self.next_id.max(id);
+    }
+
+    /// Notes a message with `n` copies; ids that were passed over are done with.
+    pub(super) fn note_message(&mut self, id: u64, n: u32) {
+        self.skip_to(id);
         self.next_id = id + 1;
         self.live += u64::from(n);
         self.copies += u64::from(n);
