@@ -201,6 +201,8 @@ section! {
         max_connections: usize = 0,
         /// Consumers per channel; zero: no limit.
         consumers_per_channel: u32 = 0,
+        /// Milliseconds that consumers of quorum queues may keep a delivery; zero: for ever.
+        consumer_timeout_ms: u64 = 0,
         /// `product` that clients are told; some clients behave by it.
         product: String = "RabbitMQ".into(),
         /// `version` that clients are told.

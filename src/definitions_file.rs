@@ -24,6 +24,7 @@ struct File {
     vhosts: Vec<Vhost>,
     users: Vec<UserEntry>,
     permissions: Vec<PermissionEntry>,
+    topic_permissions: Vec<TopicPermissionEntry>,
     exchanges: Vec<ExchangeEntry>,
     queues: Vec<QueueEntry>,
     bindings: Vec<BindingEntry>,
@@ -59,6 +60,15 @@ struct PermissionEntry {
     user: String,
     vhost: String,
     configure: String,
+    write: String,
+    read: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct TopicPermissionEntry {
+    user: String,
+    vhost: String,
+    exchange: String,
     write: String,
     read: String,
 }
@@ -176,6 +186,17 @@ fn apply(broker: &Broker, text: &str) -> Result<Vec<String>, String> {
                 format!(
                     "permissions of user '{}' in vhost '{}': {e}",
                     p.user, p.vhost
+                )
+            })?;
+    }
+    for p in &file.topic_permissions {
+        let place = [p.user.as_str(), p.vhost.as_str(), p.exchange.as_str()];
+        broker
+            .put_topic_permissions(place, [&p.write, &p.read])
+            .map_err(|e| {
+                format!(
+                    "topic permissions of user '{}' on exchange '{}' in vhost '{}': {e}",
+                    p.user, p.exchange, p.vhost
                 )
             })?;
     }

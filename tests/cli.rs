@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use leveret::protocol::field_table::{FieldTable, TableRef};
 use leveret::protocol::frame::PROTOCOL_HEADER;
-use leveret::protocol::methods::connection;
+use leveret::protocol::methods::{channel, connection};
 use leveret::protocol::{EncodeMethod, Method};
 use support::{Broker, Client};
 
@@ -329,6 +329,7 @@ fn a_definitions_file_makes_users_vhosts_and_topology() {
             {"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"},
             {"user": "bob", "vhost": "/", "configure": "^$", "write": "^$", "read": "^jobs$"},
         ],
+        "topic_permissions": [{"user": "guest", "vhost": "/", "exchange": "events", "write": "^job\\.", "read": "^{username}\\."}],
         "queues": [{"name": "jobs", "vhost": "/", "durable": true, "auto_delete": false, "arguments": {"x-max-length": 5}}],
         "exchanges": [{"name": "events", "vhost": "/", "type": "topic", "durable": true, "auto_delete": false, "internal": false, "arguments": {}}],
         "bindings": [{"source": "events", "vhost": "/", "destination": "jobs", "destination_type": "queue", "routing_key": "job.#", "arguments": {}}],
@@ -346,24 +347,23 @@ fn a_definitions_file_makes_users_vhosts_and_topology() {
     assert_eq!(login(&broker, "ann", "secret", "nowhere"), Err(530));
     let mut c = Client::connect(broker.address).unwrap();
     for _ in 0..7 {
-        let publish = leveret::protocol::methods::basic::Publish {
-            exchange: "events",
-            routing_key: "job.new",
-            mandatory: false,
-            immediate: false,
-        };
-        leveret::protocol::encode::method(&mut c.out, 1, &publish);
-        let content = leveret::protocol::encode::Content {
-            properties: &support::persistent().encode(),
-            body: b"job",
-        };
-        leveret::protocol::encode::content(&mut c.out, 1, &content, 131_072);
+        c.stage_publish_to("events", "job.new", b"job", &support::persistent());
     }
     c.flush().unwrap();
     assert_eq!(
         c.counts("jobs").unwrap(),
         (5, 0),
         "bound, and no longer than 5"
+    );
+    c.stage_publish_to("events", "task.new", b"x", &support::persistent());
+    c.flush().unwrap();
+    let closed = c.expect(channel::Close::ID).unwrap();
+    let Method::ChannelClose(close) = closed.method() else {
+        unreachable!()
+    };
+    assert_eq!(
+        close.reply_text,
+        "ACCESS_REFUSED - write access to topic 'task.new' in exchange 'events' in vhost '/' refused for user 'guest'"
     );
     drop(c);
     assert!(broker.stop());

@@ -203,6 +203,16 @@ impl World {
             }
             _ => {}
         }
+        if let Some(rule) = line.strip_prefix("guest's topics on ") {
+            let [exchange, write, read] = rule.split(' ').collect::<Vec<_>>()[..] else {
+                panic!("an exchange, two patterns: {rule}");
+            };
+            let place = ["guest", "/", exchange];
+            self.broker
+                .put_topic_permissions(place, [write, read])
+                .unwrap();
+            return;
+        }
         let name = line.chars().next().unwrap();
         match &line[1..] {
             " connects" => {

@@ -23,8 +23,9 @@ use super::confirms::Verdict;
 use super::consume::Consumers;
 use super::errors::{self, Exception};
 use super::settings::{SessionSettings, SharedAuthenticator};
-use crate::broker::access::{Permission, Permissions};
+use crate::broker::access::{Permission, Permissions, TopicPermissions};
 use crate::broker::batch::{Batch, PUBLISHES_MAX};
+use crate::broker::exchange::ExchangeType;
 use crate::broker::outlet::{Delivery, Notice, Outlet};
 use crate::broker::ports::{Bell, Lsn};
 use crate::broker::queue::{DeleteIf, Settle};
@@ -124,6 +125,8 @@ pub struct Connection {
     pub(super) phase: Phase,
     pub(super) vhost: Option<Arc<Vhost>>,
     permissions: Option<(u64, Arc<Permissions>)>,
+    /// What its user may do on topic exchanges, if there are such rules; as of the same version.
+    topics: Option<Arc<TopicPermissions>>,
     pub(super) frame_max: u32,
     pub(super) channel_max: u16,
     pub(super) heartbeat: u16,
@@ -196,6 +199,7 @@ impl Connection {
             phase: Phase::Header,
             vhost: None,
             permissions: None,
+            topics: None,
             frame_max: FRAME_MAX_BEFORE_TUNE,
             channel_max: 0,
             heartbeat: 0,
@@ -433,7 +437,7 @@ impl Connection {
 
     // ----- errors -----------------------------------------------------------------------------
 
-    fn raise(&mut self, number: u16, method: MethodId, exception: Exception) {
+    pub(super) fn raise(&mut self, number: u16, method: MethodId, exception: Exception) {
         // What came before it counts.
         self.flush();
         match exception {
@@ -673,8 +677,10 @@ impl Connection {
     /// Tells the client what a queue said.
     pub fn notice(&mut self, notice: Notice, now: u64) {
         self.now = now;
-        let Notice::Cancelled(key) = notice;
-        self.cancelled_by_server(key);
+        match notice {
+            Notice::Cancelled(key) => self.cancelled_by_server(key),
+            Notice::TimedOut(key, timeout) => self.timed_out(key, timeout),
+        }
         self.flush();
     }
 
@@ -690,11 +696,11 @@ impl Connection {
         let version = self.broker.access().version();
         if self.permissions.as_ref().is_none_or(|(v, _)| *v != version) {
             let vhost = self.vhost.as_ref().map_or("", |v| &v.name);
-            self.permissions = self
-                .broker
-                .access()
+            let access = self.broker.access();
+            self.permissions = access
                 .permissions(&self.peer.user, vhost)
                 .map(|p| (version, p));
+            self.topics = access.topic_permissions(&self.peer.user, vhost);
         }
         let asked = if exchange && name.is_empty() {
             "amq.default"
@@ -715,6 +721,34 @@ impl Connection {
             name,
             vhost,
             &self.peer.user,
+        ))
+    }
+
+    /// Whether the user may do this with a routing key, if the exchange is a topic exchange. Comes
+    /// after [`Self::allow`].
+    pub(super) fn allow_topic(
+        &self,
+        what: Permission,
+        exchange: &str,
+        routing_key: &str,
+    ) -> Result<(), Exception> {
+        let (Some(topics), Some(vhost)) = (&self.topics, &self.vhost) else {
+            return Ok(());
+        };
+        if topics.allows(what, exchange, routing_key)
+            || vhost
+                .exchange(exchange)
+                .is_none_or(|x| x.info.kind != ExchangeType::Topic)
+        {
+            return Ok(());
+        }
+        let user = &self.peer.user;
+        Err(errors::refused_topic(
+            what,
+            routing_key,
+            exchange,
+            &vhost.name,
+            user,
         ))
     }
 

@@ -132,7 +132,8 @@ impl Connection {
         let queue = vhost
             .lookup_queue(&name, self.id)
             .map_err(|e| errors::topology(&e, &vhost.name))?;
-        let settings = ConsumerSettings::parse(&m.arguments.to_table())
+        let of_queue = &queue.info().settings;
+        let settings = ConsumerSettings::parse(&m.arguments.to_table(), of_queue.queue_type)
             .map_err(|e| errors::argument(&e, &name, &vhost.name))?;
         let ch = self.channel_mut(number)?;
         let (prefetch_count, credit) = (ch.prefetch_count, ch.credit.clone());
@@ -157,6 +158,13 @@ impl Connection {
             exclusive: m.exclusive,
             priority: settings.priority,
             prefetch_count,
+            timeout: match of_queue.queue_type {
+                QueueType::Quorum => settings
+                    .timeout
+                    .or(of_queue.consumer_timeout)
+                    .unwrap_or(self.settings.consumer_timeout_ms),
+                _ => 0,
+            },
             channel_credit: credit,
         };
         match queue.consume(info, self.now, &mut self.batch.fx) {
@@ -259,6 +267,22 @@ impl Connection {
         let undelivered = self.outlet.withdraw(key);
         self.return_unsent(undelivered);
         self.consumers.remove(slot);
+    }
+
+    /// A consumer kept a delivery for too long: it is cancelled, or, if the client would not learn of
+    /// that, its channel closed.
+    pub(super) fn timed_out(&mut self, key: ConsumerKey, timeout: u64) {
+        let Some(channel) = self.consumers.get(key).map(|c| c.channel) else {
+            return;
+        };
+        self.cancelled_by_server(key);
+        if !self.capabilities.consumer_cancel_notify && self.is_running() {
+            let text = format!(
+                "delivery acknowledgement on channel {channel} timed out. Timeout value used: {timeout} ms. This timeout value can be configured, see consumers doc guide to learn more"
+            );
+            let error = Exception::soft(SoftCode::PRECONDITION_FAILED, text);
+            self.raise(channel, crate::protocol::MethodId::NONE, error);
+        }
     }
 
     /// The queue of a consumer is gone.

@@ -128,6 +128,7 @@ impl Connection {
         }
         self.allow(Permission::Write, true, &destination)?;
         self.allow(Permission::Read, true, &source)?;
+        self.allow_topic(Permission::Read, &source, routing_key)?;
         let found = vhost
             .lookup_exchange(&source)
             .and_then(|_| vhost.lookup_exchange(&destination));
@@ -301,6 +302,7 @@ impl Connection {
         };
         self.allow(Permission::Write, false, &name)?;
         self.allow(Permission::Read, true, &exchange)?;
+        self.allow_topic(Permission::Read, &exchange, routing_key)?;
         if !add {
             // What is not bound is not looked at closer, not even whose queue it is.
             let Some(queue) = vhost.queue(&name) else {

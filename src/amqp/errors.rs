@@ -380,6 +380,22 @@ pub fn refused(what: Permission, exchange: bool, name: &str, vhost: &str, user: 
     Exception::soft(SoftCode::ACCESS_REFUSED, text)
 }
 
+/// A routing key on a topic exchange.
+pub fn refused_topic(
+    what: Permission,
+    routing_key: &str,
+    exchange: &str,
+    vhost: &str,
+    user: &str,
+) -> Exception {
+    let text = format!(
+        "{} access to topic '{routing_key}' in {} refused for user '{user}'",
+        what.as_str(),
+        exchange_name(exchange, vhost)
+    );
+    Exception::soft(SoftCode::ACCESS_REFUSED, text)
+}
+
 /// A frame that cannot be found or understood.
 pub fn frame(e: &FrameError) -> Exception {
     Exception::hard(HardCode::FRAME_ERROR, e.to_string())

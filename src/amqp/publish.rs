@@ -173,6 +173,10 @@ impl Connection {
         } else {
             None
         };
+        self.allow_topic(Permission::Write, &a.exchange, &a.routing_key)?;
+        for key in closer.iter().flat_map(|c| &c.keys) {
+            self.allow_topic(Permission::Write, &a.exchange, key)?;
+        }
         let raw = closer
             .as_ref()
             .and_then(|c| c.rewritten.as_deref())

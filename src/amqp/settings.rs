@@ -18,6 +18,9 @@ pub struct SessionSettings {
     pub max_message_bytes: u64,
     /// Consumers per channel; zero: no limit.
     pub consumers_per_channel: u32,
+    /// How long consumers of quorum queues may keep a delivery, unless they or their queue say
+    /// otherwise, milliseconds; zero: for ever.
+    pub consumer_timeout_ms: u64,
     /// Output waiting to be written above which frames of this connection are not processed, bytes.
     pub output_bytes_max: usize,
     /// `product` in the server properties.
@@ -37,6 +40,7 @@ impl Default for SessionSettings {
             handshake_timeout_ms: 10_000,
             max_message_bytes: 16 << 20,
             consumers_per_channel: 0,
+            consumer_timeout_ms: 0,
             output_bytes_max: 4 << 20,
             product: "RabbitMQ".into(),
             version: "4.3.0".into(),

@@ -93,11 +93,27 @@ impl Permissions {
     }
 }
 
+/// What a user may do on topic exchanges of a vhost, by routing key. On an exchange that is not
+/// named here, everything that the [`Permissions`] allow.
+#[derive(Clone, Debug, Default)]
+pub struct TopicPermissions(HashMap<String, Permissions>);
+
+impl TopicPermissions {
+    /// Whether a routing key may be written to an exchange, or read from it by a binding.
+    pub fn allows(&self, what: Permission, exchange: &str, routing_key: &str) -> bool {
+        let rule = self.0.get(exchange);
+        rule.is_none_or(|p| p.allows(what, routing_key))
+    }
+}
+
+type ByUserAndVhost<T> = RwLock<HashMap<(String, String), Arc<T>>>;
+
 /// All users and permissions.
 #[derive(Debug, Default)]
 pub struct Access {
     users: RwLock<HashMap<String, Arc<User>>>,
-    permissions: RwLock<HashMap<(String, String), Arc<Permissions>>>,
+    permissions: ByUserAndVhost<Permissions>,
+    topics: ByUserAndVhost<TopicPermissions>,
     version: AtomicU64,
 }
 
@@ -144,6 +160,38 @@ impl Access {
         all.get(&(user.to_string(), vhost.to_string())).cloned()
     }
 
+    /// What a user may do on topic exchanges of a vhost; `None`: there are no such rules.
+    pub fn topic_permissions(&self, user: &str, vhost: &str) -> Option<Arc<TopicPermissions>> {
+        let all = self.topics.read().expect("a panic aborts the process");
+        all.get(&(user.to_string(), vhost.to_string())).cloned()
+    }
+
+    /// Sets what a user may do on one topic exchange. `{username}` and `{vhost}` in a pattern stand
+    /// for the names, as they are.
+    ///
+    /// # Errors
+    /// A pattern that is no regular expression.
+    pub(super) fn put_topic_permissions(
+        &self,
+        [user, vhost, exchange]: [&str; 3],
+        [write, read]: [&str; 2],
+    ) -> Result<(), regex::Error> {
+        let filled = |pattern: &str| {
+            pattern
+                .replace("{username}", user)
+                .replace("{vhost}", vhost)
+        };
+        let rule = Permissions::new("", &filled(write), &filled(read))?;
+        let mut all = self.topics.write().expect("a panic aborts the process");
+        let rules = all.entry((user.to_string(), vhost.to_string()));
+        Arc::make_mut(rules.or_default())
+            .0
+            .insert(exchange.to_string(), rule);
+        drop(all);
+        self.changed();
+        Ok(())
+    }
+
     /// Sets what a user may do in a vhost.
     pub(super) fn put_permissions(&self, user: &str, vhost: &str, permissions: Permissions) {
         let mut all = self
@@ -169,5 +217,20 @@ mod tests {
         assert!(p.allows(Permission::Write, "my-q-1"));
         assert!(!p.allows(Permission::Read, "q-1") && p.allows(Permission::Read, ""));
         assert!(Permissions::new("(", "", "").is_err());
+    }
+
+    #[test]
+    fn topics_are_free_where_there_is_no_rule() {
+        let access = Access::default();
+        assert!(access.topic_permissions("u", "v").is_none());
+        let put = |write| access.put_topic_permissions(["u", "v", "x"], [write, "^{vhost}$"]);
+        assert!(put("(").is_err());
+        put("^{username}\\.").expect("valid");
+        let rules = access.topic_permissions("u", "v").expect("just put");
+        assert!(rules.allows(Permission::Write, "x", "u.a"));
+        assert!(!rules.allows(Permission::Write, "x", "a.u.a"));
+        assert!(rules.allows(Permission::Read, "x", "v"));
+        assert!(rules.allows(Permission::Write, "y", "a"));
+        assert!(access.topic_permissions("u", "w").is_none());
     }
 }

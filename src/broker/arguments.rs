@@ -92,6 +92,8 @@ pub struct QueueSettings {
     pub default_priority: u8,
     /// `x-delivery-limit`: failed deliveries that a message survives.
     pub delivery_limit: Option<u16>,
+    /// `x-consumer-timeout`, milliseconds; zero: none. Of the server if not given.
+    pub consumer_timeout: Option<u64>,
 }
 
 /// An argument that does not do.
@@ -260,6 +262,9 @@ const QUEUE_ARGUMENTS: &[Argument] = &[
         0 => Err(Problem::ValueZero),
         _ => Ok(()),
     }),
+    quorum("x-consumer-timeout", |s, v| {
+        set(&mut s.consumer_timeout, millis(v)?)
+    }),
     // Without effect in RabbitMQ 4, too.
     quorum("x-max-in-memory-length", |_, v| count(v).map(drop)),
     quorum("x-max-in-memory-bytes", |_, v| count(v).map(drop)),
@@ -279,7 +284,6 @@ const STREAM_ARGUMENTS: &[&str] = &[
 
 /// Known to RabbitMQ for quorum queues only, and nothing we do yet.
 const QUORUM_NOT_YET: &[&str] = &[
-    "x-consumer-timeout",
     "x-delayed-retry-type",
     "x-delayed-retry-min",
     "x-delayed-retry-max",
@@ -451,6 +455,8 @@ pub fn equivalent(
 pub struct ConsumerSettings {
     /// `x-priority`
     pub priority: i32,
+    /// `x-consumer-timeout`, milliseconds; zero: none. Of the queue if not given.
+    pub timeout: Option<u64>,
 }
 
 impl ConsumerSettings {
@@ -458,23 +464,32 @@ impl ConsumerSettings {
     ///
     /// # Errors
     /// The first argument that does not do.
-    pub fn parse(arguments: &FieldTable) -> Result<ConsumerSettings, ArgumentError> {
+    pub fn parse(
+        arguments: &FieldTable,
+        queue_type: QueueType,
+    ) -> Result<ConsumerSettings, ArgumentError> {
         let mut settings = ConsumerSettings::default();
         if let Some(value) = arguments.get("x-priority") {
             let argument = "x-priority";
             let n = integer(value).map_err(|problem| ArgumentError { argument, problem })?;
             settings.priority = n.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
         }
-        let other = [
+        let mut other = vec![
             "x-stream-offset",
             "x-stream-filter",
             "x-stream-match-unfiltered",
-            "x-consumer-timeout",
         ];
+        let argument = "x-consumer-timeout";
+        if queue_type != QueueType::Quorum {
+            other.push(argument);
+        } else if let Some(value) = arguments.get(argument) {
+            let n = millis(value).map_err(|problem| ArgumentError { argument, problem })?;
+            settings.timeout = Some(n);
+        }
         if let Some(argument) = other.into_iter().find(|key| arguments.get(key).is_some()) {
             return Err(ArgumentError {
                 argument,
-                problem: Problem::NotForThisType(QueueType::Classic),
+                problem: Problem::NotForThisType(queue_type),
             });
         }
         Ok(settings)

@@ -95,6 +95,7 @@ impl Broker {
             DefinitionKind::Vhost,
             DefinitionKind::User,
             DefinitionKind::Permission,
+            DefinitionKind::TopicPermission,
             DefinitionKind::Exchange,
             DefinitionKind::Queue,
             DefinitionKind::Binding,
@@ -161,6 +162,17 @@ impl Broker {
                 )
                 .map_err(|e| DefinitionError(e.to_string()))?;
                 self.access.put_permissions(&user, &vhost, permissions);
+            }
+            DefinitionKind::TopicPermission => {
+                let [user, vhost, exchange] =
+                    <[String; 3]>::try_from(key_parts(key)?).map_err(|_| missing("key"))?;
+                let t = fields(value)?;
+                self.access
+                    .put_topic_permissions(
+                        [&user, &vhost, &exchange],
+                        [&text(&t, "write"), &text(&t, "read")],
+                    )
+                    .map_err(|e| DefinitionError(e.to_string()))?;
             }
             DefinitionKind::Exchange => {
                 let (vhost, info) = definitions::read_exchange(key, value)?;
@@ -353,5 +365,25 @@ impl Broker {
             .map_err(|e| e.to_string())?;
         self.access.put_permissions(user, vhost, permissions);
         Ok(lsn)
+    }
+
+    /// Sets what a user may do on a topic exchange: `place` is user, vhost, exchange; the patterns are
+    /// write, read.
+    ///
+    /// # Errors
+    /// [`LogFailed`], or a text that says which pattern is no regular expression.
+    pub fn put_topic_permissions(
+        &self,
+        place: [&str; 3],
+        patterns: [&str; 2],
+    ) -> Result<Lsn, String> {
+        self.access
+            .put_topic_permissions(place, patterns)
+            .map_err(|e| e.to_string())?;
+        let mut t = FieldTable::new();
+        t.insert("write", patterns[0]);
+        t.insert("read", patterns[1]);
+        self.put(DefinitionKind::TopicPermission, &place, &t)
+            .map_err(|e| e.to_string())
     }
 }

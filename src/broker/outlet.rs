@@ -45,6 +45,8 @@ pub struct Room {
 pub enum Notice {
     /// The queue is gone or gave the consumer up: `basic.cancel`.
     Cancelled(ConsumerKey),
+    /// The consumer kept a delivery for longer than this many milliseconds, and was given up.
+    TimedOut(ConsumerKey, u64),
 }
 
 /// A connection, seen from a queue: where deliveries go. Implemented by the connection's inbox.

@@ -93,11 +93,13 @@ pub enum DefinitionKind {
     Parameter = 7,
     /// The broker's own counters, such as the next queue id.
     Meta = 8,
+    /// What a user may do on a topic exchange, by routing key.
+    TopicPermission = 9,
 }
 
 impl DefinitionKind {
     /// All kinds.
-    pub const ALL: [DefinitionKind; 8] = [
+    pub const ALL: [DefinitionKind; 9] = [
         DefinitionKind::Vhost,
         DefinitionKind::User,
         DefinitionKind::Permission,
@@ -106,6 +108,7 @@ impl DefinitionKind {
         DefinitionKind::Binding,
         DefinitionKind::Parameter,
         DefinitionKind::Meta,
+        DefinitionKind::TopicPermission,
     ];
 }
 

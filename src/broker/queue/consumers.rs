@@ -25,6 +25,8 @@ pub struct ConsumerInfo {
     pub priority: i32,
     /// At most so many unacknowledged messages; zero: no limit.
     pub prefetch_count: u16,
+    /// Deliveries that are not settled after this are taken back, milliseconds; zero: never.
+    pub timeout: u64,
     /// The limit it shares with the other consumers of its channel.
     pub channel_credit: Option<Arc<ChannelCredit>>,
 }

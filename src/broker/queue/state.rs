@@ -4,7 +4,9 @@
 
 mod residency;
 mod settling;
+mod timeouts;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::consumers::{ConsumerIndex, ConsumerInfo, Consumers};
@@ -43,6 +45,8 @@ pub(super) struct Unacked {
     pub(super) entry: Entry,
     consumer: ConsumerIndex,
     serial: u32,
+    /// Unix milliseconds at which it is taken back; zero: never.
+    deadline: u64,
 }
 
 /// `basic.get`: taken without being a consumer.
@@ -116,6 +120,11 @@ pub(super) struct QueueState {
     dying: Vec<(Entry, DeathReason)>,
     /// Called for in `fx.deadlines` already, unix milliseconds.
     armed: Option<u64>,
+    /// No delivery is taken back before, unix milliseconds.
+    next_timeout: Option<u64>,
+    /// Slots of deliveries that were taken back, with their sequence numbers: not used again before
+    /// the consumer settles them, so that what it says is not taken for somebody else's.
+    taken_back: HashMap<u32, u64>,
     /// `x-expires`: unix milliseconds at which an unused queue goes.
     lease: Option<u64>,
     /// What the entries in memory cost.
@@ -407,8 +416,12 @@ impl QueueState {
         }
         consumer.n_unacked += 1;
         let serial = consumer.serial;
+        let timeout = consumer.info.timeout;
         self.consumers.update(index);
         let slot = self.keep_unacked(&mut entry, index, serial, cx.over_budget);
+        if timeout != 0 {
+            self.set_deadline(slot, timeout, cx);
+        }
         if let Some(consumer) = self.consumers.get(index) {
             consumer.pending.push(Delivery {
                 consumer: key,
@@ -436,6 +449,7 @@ impl QueueState {
             entry: kept,
             consumer,
             serial,
+            deadline: 0,
         });
         match self.free.pop() {
             Some(slot) => {
@@ -691,16 +705,16 @@ impl QueueState {
             cx.fx.unused.push(cx.queue.clone());
             return;
         }
+        if self.next_timeout.is_some_and(|at| at <= cx.now) {
+            self.take_back(cx);
+        }
         self.expire(cx);
         self.arm(cx);
     }
 
     fn arm(&mut self, cx: &mut Cx<'_>) {
-        let next = match (self.expiry.next(), self.lease) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        if let Some(next) = next
+        let all = [self.expiry.next(), self.lease, self.next_timeout];
+        if let Some(next) = all.into_iter().flatten().min()
             && self.armed.is_none_or(|armed| next < armed)
         {
             self.armed = Some(next);

@@ -114,6 +114,7 @@ fn consumer(outlet: &Arc<Sink>, slot: u32, prefetch_count: u16, priority: i32) -
         exclusive: false,
         priority,
         prefetch_count,
+        timeout: 0,
         channel_credit: None,
     }
 }

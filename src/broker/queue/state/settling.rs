@@ -58,6 +58,11 @@ impl QueueState {
 
     pub(super) fn take_unacked(&mut self, d: DeliveryRef) -> Option<Unacked> {
         let place = self.unacked.get_mut(d.slot as usize)?;
+        if place.is_none() && self.taken_back.get(&d.slot) == Some(&d.seq) {
+            self.taken_back.remove(&d.slot);
+            self.free.push(d.slot);
+            return None;
+        }
         if place.as_ref()?.entry.seq != d.seq {
             return None;
         }

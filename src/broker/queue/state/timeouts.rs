@@ -1,0 +1,67 @@
+//! Deliveries that a consumer keeps for too long (`x-consumer-timeout`): taken back, and the consumer
+//! given up, as quorum queues do since RabbitMQ 4.3.
+
+use super::*;
+
+impl QueueState {
+    /// Notes when a delivery is taken back.
+    pub(super) fn set_deadline(&mut self, slot: u32, timeout: u64, cx: &mut Cx<'_>) {
+        let deadline = cx.now.saturating_add(timeout);
+        if let Some(Some(unacked)) = self.unacked.get_mut(slot as usize) {
+            unacked.deadline = deadline;
+        }
+        if self.next_timeout.is_none_or(|at| deadline < at) {
+            self.next_timeout = Some(deadline);
+            self.arm(cx);
+        }
+    }
+
+    /// Takes back what is past its deadline. Looks at every delivery, but not before the earliest
+    /// deadline it saw the last time.
+    pub(super) fn take_back(&mut self, cx: &mut Cx<'_>) {
+        let mut next = None;
+        let mut past = Vec::new();
+        for (slot, unacked) in self.unacked.iter().enumerate() {
+            match unacked {
+                Some(u) if u.deadline == 0 => {}
+                Some(u) if u.deadline <= cx.now => past.push(slot as u32),
+                Some(u) => next = Some(next.map_or(u.deadline, |n: u64| n.min(u.deadline))),
+                None => {}
+            }
+        }
+        self.next_timeout = next;
+        for slot in past {
+            let Some(unacked) = self.unacked[slot as usize].take() else {
+                continue;
+            };
+            self.taken_back.insert(slot, unacked.entry.seq);
+            self.n_unacked -= 1;
+            self.unacked_bytes -= u64::from(unacked.entry.body_len);
+            self.give_up(&unacked, cx);
+            let mut entry = unacked.entry;
+            entry.redelivered = true;
+            match self.count_return(&mut entry, Settle::Fail, cx) {
+                true => self.die(entry, DeathReason::DeliveryLimit, cx),
+                false => self.requeue(entry, cx),
+            }
+        }
+        self.pump(cx);
+        self.enforce_limits(cx);
+    }
+
+    /// Removes the consumer that had the delivery, and tells it.
+    fn give_up(&mut self, unacked: &Unacked, cx: &mut Cx<'_>) {
+        let Some(consumer) = self.consumers.get(unacked.consumer) else {
+            return;
+        };
+        if consumer.serial != unacked.serial {
+            return;
+        }
+        let outlet = consumer.info.outlet.clone();
+        let notice = Notice::TimedOut(consumer.info.key, consumer.info.timeout);
+        if outlet.notify(notice) {
+            cx.fx.ring(&outlet);
+        }
+        self.remove_consumer(unacked.consumer, cx);
+    }
+}
