@@ -165,7 +165,10 @@ fn inequivalent(e: &Inequivalent, resource: &str) -> Exception {
 
 /// An argument of a queue or consumer.
 pub fn argument(e: &ArgumentError, queue: &str, vhost: &str) -> Exception {
-    let name = queue_name(queue, vhost);
+    argument_of(e, &queue_name(queue, vhost))
+}
+
+fn argument_of(e: &ArgumentError, name: &str) -> Exception {
     let arg = e.argument;
     let problem = match &e.problem {
         Problem::ExpectedInteger(got) => format!("\"expected integer, got {got}\""),
@@ -280,6 +283,11 @@ pub fn topology(e: &TopologyError, vhost: &str) -> Exception {
                 "Invalid argument {}, 'x-recent-history-length' must be a positive integer",
                 term(v)
             ),
+        ),
+        TopologyError::ExchangeArgument(name, e) => argument_of(e, &exchange_name(name, vhost)),
+        TopologyError::CacheSize => soft(
+            PRECONDITION_FAILED,
+            "Missing or invalid argument, 'x-cache-size' must be an integer greater than 0".into(),
         ),
         TopologyError::DelayedType => soft(
             PRECONDITION_FAILED,

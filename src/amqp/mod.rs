@@ -11,6 +11,7 @@ mod declare;
 pub mod errors;
 mod handshake;
 mod publish;
+mod publish_once;
 pub mod settings;
 mod settle;
 mod tx;

@@ -6,6 +6,7 @@
 use super::channel::{Assembly, Stage};
 use super::connection::Connection;
 use super::errors::{self, Exception};
+use super::publish_once::Once;
 use super::tx::TxPublish;
 use crate::broker::access::Permission;
 use crate::broker::arguments::parse_expiration;
@@ -214,11 +215,33 @@ impl Connection {
                 &more
             }
         };
+        if found.guarded {
+            let mut keys = vec![a.routing_key.clone()];
+            keys.extend(closer.map(|c| c.keys).unwrap_or_default());
+            let once = Once {
+                exchange: a.exchange.clone(),
+                keys,
+            };
+            let publish = TxPublish {
+                message,
+                queues: Vec::new(),
+                detours: Vec::new(),
+                once: Some(once),
+                expiration,
+                priority,
+                mandatory: a.mandatory,
+            };
+            return match &mut ch.tx {
+                Some(tx) => tx.publish(publish),
+                None => self.publish_once(number, &publish),
+            };
+        }
         if let Some(tx) = &mut ch.tx {
             return tx.publish(TxPublish {
                 message,
                 queues: found.queues.clone(),
                 detours: found.detours.clone(),
+                once: None,
                 expiration,
                 priority,
                 mandatory: a.mandatory,

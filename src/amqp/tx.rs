@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::channel::{Channel, Unacked};
 use super::connection::Connection;
 use super::errors::Exception;
+use super::publish_once::Once;
 use crate::broker::detour::{self, Detour};
 use crate::broker::message::Message;
 use crate::broker::queue::{Queue, Settle};
@@ -25,6 +26,8 @@ pub(super) struct TxPublish {
     pub(super) message: Message,
     pub(super) queues: Vec<Arc<Queue>>,
     pub(super) detours: Vec<Detour>,
+    /// De-duplication windows look at it with the commit, and say where it goes.
+    pub(super) once: Option<Once>,
     pub(super) expiration: Option<u64>,
     pub(super) priority: Option<u8>,
     pub(super) mandatory: bool,
@@ -86,17 +89,38 @@ impl Connection {
 
     pub(super) fn tx_commit(&mut self, number: u16) -> Result<(), Exception> {
         let now = self.now;
-        let (batch, ch) = self.channels_entry(number)?;
-        let held = std::mem::take(ch.tx.as_mut().ok_or_else(not_transactional)?);
-        let (mut credited, mut acknowledged, mut waits) = (0, 0, false);
+        let (_, ch) = self.channels_entry(number)?;
+        let mut held = std::mem::take(ch.tx.as_mut().ok_or_else(not_transactional)?);
+        let broker = self.broker.clone();
+        let once = held.publishes.iter().any(|p| p.once.is_some());
+        let _turn = once.then(|| broker.take_turn());
+        let mut duplicates = 0;
+        let mut admissions = Vec::new();
+        for p in held.publishes.iter_mut().filter(|p| p.once.is_some()) {
+            let (found, admission) = self.look_once(p)?;
+            admissions.push(admission);
+            duplicates += u32::from(found.duplicate);
+            // A duplicate is nobody's business any more, not even when it is mandatory.
+            p.mandatory &= !found.duplicate;
+            (p.queues, p.detours) = (found.queues, found.detours);
+        }
+        let (mut credited, mut acknowledged, mut waits) = (0, 0, duplicates > 0);
         for (u, how) in &held.settles {
             credited += u32::from(u.credited);
             acknowledged += u64::from(*how == Settle::Ack);
-            batch.settle(&u.queue, u.delivery, *how);
+            self.batch.settle(&u.queue, u.delivery, *how);
         }
+        let mut admissions = admissions.into_iter();
         for p in &held.publishes {
-            let (_, durable) = batch.publish(&p.message, &p.queues, p.expiration, p.priority, now);
+            let (message, queues) = (&p.message, &p.queues);
+            let batch = &mut self.batch;
+            let (at, durable) = batch.publish(message, queues, p.expiration, p.priority, now);
             waits |= durable | detour::follow(batch, &p.detours, &p.message, now);
+            if p.once.is_some()
+                && let Some(admission) = admissions.next()
+            {
+                self.settle_once(at, admission);
+            }
         }
         self.counted.acknowledged += acknowledged;
         for p in &held.publishes {

@@ -4,6 +4,7 @@
 //! whether a redeclaration compares it. Arguments that RabbitMQ does not know are accepted and ignored,
 //! as RabbitMQ does; arguments it honours and we do not yet are refused.
 
+use super::deduplication::{DEDUPLICATION_ARGUMENTS, DeduplicationSettings};
 use crate::protocol::field_table::{FieldTable, FieldValue};
 
 /// The largest time a queue argument takes, in milliseconds: ten years, as in RabbitMQ.
@@ -94,6 +95,8 @@ pub struct QueueSettings {
     pub delivery_limit: Option<u16>,
     /// `x-consumer-timeout`, milliseconds; zero: none. Of the server if not given.
     pub consumer_timeout: Option<u64>,
+    /// `x-message-deduplication` and what goes with it.
+    pub deduplication: Option<DeduplicationSettings>,
 }
 
 /// An argument that does not do.
@@ -289,14 +292,6 @@ const QUORUM_NOT_YET: &[&str] = &[
     "x-delayed-retry-max",
 ];
 
-/// Part of extensions that we do not have yet: accepted and ignored they would mislead.
-const NOT_YET: &[&str] = &[
-    "x-message-deduplication",
-    "x-cache-size",
-    "x-cache-ttl",
-    "x-deduplication-header",
-];
-
 fn set<T>(place: &mut Option<T>, value: T) -> Result<(), Problem> {
     *place = Some(value);
     Ok(())
@@ -307,19 +302,19 @@ fn integer(v: &FieldValue) -> Result<i64, Problem> {
         .ok_or(Problem::ExpectedInteger(v.type_name()))
 }
 
-fn count(v: &FieldValue) -> Result<u64, Problem> {
+pub(super) fn count(v: &FieldValue) -> Result<u64, Problem> {
     let n = integer(v)?;
     u64::try_from(n).map_err(|_| Problem::ValueNegative(n))
 }
 
-fn millis(v: &FieldValue) -> Result<u64, Problem> {
+pub(super) fn millis(v: &FieldValue) -> Result<u64, Problem> {
     match integer(v)? {
         n if n > MILLIS_MAX => Err(Problem::ValueTooLarge(n)),
         n => u64::try_from(n).map_err(|_| Problem::ValueNegative(n)),
     }
 }
 
-fn text(v: &FieldValue) -> Result<&str, Problem> {
+pub(super) fn text(v: &FieldValue) -> Result<&str, Problem> {
     v.as_str().ok_or(Problem::UnacceptableType(v.type_name()))
 }
 
@@ -369,6 +364,7 @@ impl QueueSettings {
                 })?;
             }
         }
+        settings.deduplication = DeduplicationSettings::parse(arguments)?;
         let given = |list: &'static [&'static str]| {
             list.iter()
                 .copied()
@@ -377,16 +373,14 @@ impl QueueSettings {
         if let Some(argument) = given(STREAM_ARGUMENTS) {
             return Err(not_for_this(argument));
         }
-        let argument = match (given(QUORUM_NOT_YET), queue_type) {
-            (Some(argument), QueueType::Classic) => return Err(not_for_this(argument)),
-            (Some(argument), QueueType::Quorum) => Some(argument),
-            (None, _) => given(NOT_YET),
-        };
-        if let Some(argument) = argument {
-            let problem = Problem::NotSupportedYet;
-            return Err(ArgumentError { argument, problem });
+        match (given(QUORUM_NOT_YET), queue_type) {
+            (Some(argument), QueueType::Classic) => Err(not_for_this(argument)),
+            (Some(argument), QueueType::Quorum) => {
+                let problem = Problem::NotSupportedYet;
+                Err(ArgumentError { argument, problem })
+            }
+            (None, _) => Ok(settings),
         }
-        Ok(settings)
     }
 }
 
@@ -407,7 +401,7 @@ pub struct Inequivalent {
 /// The first difference that matters.
 pub fn queue_equivalence(current: &FieldTable, received: &FieldTable) -> Result<(), Inequivalent> {
     let keys = QUEUE_ARGUMENTS.iter().map(|a| a.key);
-    for key in keys {
+    for key in keys.chain(DEDUPLICATION_ARGUMENTS) {
         let (have, got) = (current.get(key), received.get(key));
         let classic = FieldValue::from("classic");
         let (have, got) = match key {
@@ -602,10 +596,7 @@ mod tests {
             problem("x-delivery-limit", 3i64),
             Problem::NotForThisType(QueueType::Classic)
         );
-        assert_eq!(
-            problem("x-message-deduplication", true),
-            Problem::NotSupportedYet
-        );
+        assert_eq!(problem("x-cache-size", 0i64), Problem::ValueZero);
     }
 
     /// Tried on RabbitMQ 4.3.6, one argument less each time.

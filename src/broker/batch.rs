@@ -11,7 +11,7 @@ use super::Broker;
 use super::dead_letter;
 use super::effects::Effects;
 use super::message::Message;
-use super::ports::{LogFailed, LoggedPublish, Lsn, MessageId, Records, Target};
+use super::ports::{DefinitionChange, LogFailed, LoggedPublish, Lsn, MessageId, Records, Target};
 use super::queue::{DeleteIf, DeliveryRef, Incoming, Queue, Settle, residency};
 
 /// Publishes collected before a flush at most, so that the first message of a flood does not wait
@@ -48,6 +48,8 @@ pub struct Batch {
     n_publishes: u32,
     refused: Vec<u32>,
     spilled: bool,
+    /// The position of the next flush is behind everything in the log.
+    behind_all: bool,
     /// What follows from operations on queues that were done directly.
     pub fx: Effects,
 }
@@ -144,6 +146,17 @@ impl Batch {
         now: u64,
     ) -> (u32, bool) {
         self.publish(message, std::slice::from_ref(queue), Some(delay), None, now)
+    }
+
+    /// Adds what the store has to know beside what is published.
+    pub fn define(&mut self, mut changes: Vec<DefinitionChange>) {
+        self.records.definitions.append(&mut changes);
+    }
+
+    /// Makes the next flush return a position behind everything that is in the log by then: what
+    /// a duplicate is a duplicate of.
+    pub fn wait_behind_all(&mut self) {
+        self.behind_all = true;
     }
 
     /// Counts a publish that goes to no queue; returns its number in this batch.
@@ -255,6 +268,9 @@ impl Batch {
             }
         }
         self.refused = refused;
+        if std::mem::take(&mut self.behind_all) {
+            lsn = lsn.max(broker.log().staged());
+        }
         self.carry_out(broker);
         result.map(|()| lsn)
     }

@@ -184,6 +184,9 @@ pub fn bool_of(t: &FieldTable, name: &str) -> bool {
 pub fn put_exchange(vhost: &str, info: &ExchangeInfo) -> DefinitionChange {
     let mut t = FieldTable::new();
     t.insert("type", info.kind.as_str());
+    if info.id != 0 {
+        t.insert("id", info.id as i64);
+    }
     t.insert("auto_delete", info.auto_delete);
     t.insert("internal", info.internal);
     t.insert("arguments", info.arguments.clone());
@@ -212,6 +215,7 @@ pub fn read_exchange(
     let kind =
         kind.ok_or_else(|| DefinitionError(format!("exchange '{name}' has no known type")))?;
     let info = ExchangeInfo {
+        id: t.get("id").and_then(FieldValue::as_integer).unwrap_or(0) as u64,
         name: Arc::from(name),
         kind,
         durable: true,

@@ -26,6 +26,10 @@ pub struct Found {
     pub queues: Vec<Arc<Queue>>,
     /// What else happens to it on the way.
     pub detours: Vec<Detour>,
+    /// De-duplication windows look at it: what is here is where it goes if they let it pass.
+    pub guarded: bool,
+    /// It was a duplicate for some window.
+    pub duplicate: bool,
 }
 
 impl Found {

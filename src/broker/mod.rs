@@ -7,6 +7,7 @@ pub mod access;
 pub mod arguments;
 pub mod batch;
 pub mod dead_letter;
+pub mod deduplication;
 pub mod definitions;
 pub mod detour;
 pub mod effects;
@@ -32,6 +33,7 @@ use self::ports::{
 use self::queue::Queue;
 use self::vhost::Vhost;
 use crate::protocol::field_table::{FieldTable, FieldValue};
+use crate::sync::Mutex;
 
 /// Where answers to a direct reply-to consumer go.
 pub struct ReplyTarget {
@@ -59,6 +61,7 @@ pub struct Broker {
     next_queue_id: Arc<AtomicU64>,
     next_connection_id: AtomicU64,
     replies: RwLock<HashMap<Box<str>, Arc<ReplyTarget>>>,
+    turn: Mutex<()>,
     /// Counters of all sessions.
     pub totals: totals::Totals,
 }
@@ -86,6 +89,7 @@ impl Broker {
             next_queue_id: Arc::new(AtomicU64::new(1)),
             next_connection_id: AtomicU64::new(1),
             replies: RwLock::default(),
+            turn: Mutex::new("the turn of de-duplication", ()),
             totals: totals::Totals::default(),
         };
         let mut skipped = Vec::new();
@@ -114,7 +118,51 @@ impl Broker {
                 }
             }
         }
+        broker.restore_windows(stored, &mut skipped);
         Ok((broker, skipped))
+    }
+
+    /// Fills the de-duplication windows. Entries whose exchange or queue was deleted while they were on
+    /// their way to the log are removed.
+    fn restore_windows(&self, stored: &[Definition], skipped: &mut Vec<Skipped>) {
+        let mut windows = HashMap::new();
+        for vhost in self.vhosts() {
+            let exchanges = vhost.exchanges();
+            let queues = vhost.queues();
+            let all = exchanges
+                .iter()
+                .filter_map(|x| x.window())
+                .chain(queues.iter().filter_map(|q| q.window()));
+            windows.extend(all.map(|w| (w.id(), w.clone())));
+        }
+        let mut records = Records::default();
+        let entries = stored.iter();
+        for (kind, key, value) in entries.filter(|(k, ..)| *k == DefinitionKind::Deduplication) {
+            let window = deduplication::owner(key).map(|id| windows.get(&id));
+            match window {
+                Ok(None) => records.definitions.push(ports::DefinitionChange {
+                    kind: *kind,
+                    key: key.clone(),
+                    value: None,
+                }),
+                Ok(Some(window)) => {
+                    if let Err(error) = window.restore(value) {
+                        skipped.push(("an entry of a de-duplication window".into(), error));
+                    }
+                }
+                Err(error) => skipped.push(("an entry of a de-duplication window".into(), error)),
+            }
+        }
+        if !records.is_empty() {
+            // If the log fails now, the first publish will say so.
+            let _ = self.log.append(&mut records);
+        }
+    }
+
+    /// The turn of one publish, or one transaction, that de-duplication windows look at: held from the
+    /// look until it is in the log. Taken before any other lock.
+    pub fn take_turn(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.turn.lock()
     }
 
     fn restore(
@@ -176,6 +224,7 @@ impl Broker {
             }
             DefinitionKind::Exchange => {
                 let (vhost, info) = definitions::read_exchange(key, value)?;
+                self.next_queue_id.fetch_max(info.id + 1, Ordering::Relaxed);
                 self.vhost(&vhost)
                     .ok_or_else(|| missing("vhost"))?
                     .restore_exchange(info);
@@ -196,7 +245,8 @@ impl Broker {
                     return Err(missing("source or destination"));
                 }
             }
-            DefinitionKind::Parameter => {}
+            // Read with their windows, see `restore_windows`.
+            DefinitionKind::Parameter | DefinitionKind::Deduplication => {}
         }
         Ok(())
     }

@@ -95,11 +95,13 @@ pub enum DefinitionKind {
     Meta = 8,
     /// What a user may do on a topic exchange, by routing key.
     TopicPermission = 9,
+    /// An entry of a de-duplication window.
+    Deduplication = 10,
 }
 
 impl DefinitionKind {
     /// All kinds.
-    pub const ALL: [DefinitionKind; 9] = [
+    pub const ALL: [DefinitionKind; 10] = [
         DefinitionKind::Vhost,
         DefinitionKind::User,
         DefinitionKind::Permission,
@@ -109,6 +111,7 @@ impl DefinitionKind {
         DefinitionKind::Parameter,
         DefinitionKind::Meta,
         DefinitionKind::TopicPermission,
+        DefinitionKind::Deduplication,
     ];
 }
 

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::deduplication::{Admission, Window};
 use super::detour::{Detour, Found};
 use super::exchange::{Destination, Exchange, ExchangeType, delay_of};
 use super::queue::Queue;
@@ -200,9 +201,30 @@ pub fn route_to(
     found.found
 }
 
+/// Where a message goes that de-duplication windows look at; they have noted it. The caller holds the
+/// turn, see [`super::Broker::take_turn`].
+pub fn route_once(
+    vhost: &Vhost,
+    exchange: &str,
+    keys: &[&str],
+    admission: Admission,
+    properties: PropertiesRef<'_>,
+) -> (Found, Admission) {
+    let mut found = Finder {
+        admission: Some(admission),
+        ..Finder::default()
+    };
+    if let Some(start) = vhost.exchange(exchange) {
+        found.run(vhost, &start, keys, properties);
+    }
+    (found.found, found.admission.unwrap_or_default())
+}
+
 /// The way of one message through exchanges to queues.
 struct Finder {
     found: Found,
+    /// Set when de-duplication windows are to decide.
+    admission: Option<Admission>,
     /// Addresses of its queues, when they are too many to be searched.
     seen: HashSet<usize>,
     through: Vec<(Arc<Exchange>, u64)>,
@@ -213,6 +235,7 @@ impl Default for Finder {
     fn default() -> Self {
         Finder {
             found: Found::default(),
+            admission: None,
             seen: HashSet::new(),
             through: Vec::new(),
             cacheable: true,
@@ -290,6 +313,9 @@ impl Finder {
 
     /// Notes what an exchange does beside routing; false if the message goes no further now.
     fn goes_on(&mut self, exchange: &Arc<Exchange>, properties: PropertiesRef<'_>) -> bool {
+        if !self.passes(exchange.window()) {
+            return false;
+        }
         match exchange.info.kind {
             ExchangeType::RecentHistory => {
                 self.found.detours.push(Detour::Remember(exchange.clone()));
@@ -307,9 +333,20 @@ impl Finder {
         true
     }
 
+    /// Whether a de-duplication window lets the message pass.
+    fn passes(&mut self, window: Option<&Arc<Window>>) -> bool {
+        let Some(window) = window else { return true };
+        self.found.guarded = true;
+        let passes = self.admission.as_mut().is_none_or(|a| a.passes(window));
+        self.found.duplicate |= !passes;
+        passes
+    }
+
     fn add(&mut self, queue: Arc<Queue>) {
         if self.found.queues.len() < SEARCHED_MAX {
-            if !self.found.queues.iter().any(|q| Arc::ptr_eq(q, &queue)) {
+            if !self.found.queues.iter().any(|q| Arc::ptr_eq(q, &queue))
+                && self.passes(queue.window())
+            {
                 self.found.queues.push(queue);
             }
             return;
@@ -318,7 +355,7 @@ impl Finder {
             self.seen
                 .extend(self.found.queues.iter().map(|q| Arc::as_ptr(q) as usize));
         }
-        if self.seen.insert(Arc::as_ptr(&queue) as usize) {
+        if self.seen.insert(Arc::as_ptr(&queue) as usize) && self.passes(queue.window()) {
             self.found.queues.push(queue);
         }
     }

@@ -90,6 +90,10 @@ pub enum TopologyError {
     HistoryLength(FieldValue),
     /// `x-delayed-type` is missing, or no exchange type.
     DelayedType,
+    /// An argument of an exchange.
+    ExchangeArgument(String, ArgumentError),
+    /// `x-cache-size` of an `x-message-deduplication` exchange is missing, or no positive integer.
+    CacheSize,
     /// The binding key of an `x-consistent-hash` exchange is no weight.
     Weight(String, WeightError),
     /// `x-local-random` takes no binding keys.
@@ -205,6 +209,7 @@ impl Vhost {
     pub fn new(name: &str, log: Arc<dyn MessageLog>, next_queue_id: Arc<AtomicU64>) -> Arc<Vhost> {
         let predeclared = PREDECLARED.map(|(name, kind, internal)| {
             let info = ExchangeInfo {
+                id: 0,
                 name: name.into(),
                 kind,
                 durable: true,
@@ -313,7 +318,8 @@ impl Vhost {
             });
         }
         check_exchange(kind, d)?;
-        let info = ExchangeInfo {
+        let mut info = ExchangeInfo {
+            id: 0,
             name: d.name.into(),
             kind,
             durable: d.durable,
@@ -322,6 +328,11 @@ impl Vhost {
             arguments: d.arguments.clone(),
         };
         let mut records = Records::default();
+        if info.deduplication().is_some() {
+            info.id = self.next_queue_id.fetch_add(1, Ordering::Relaxed);
+            let change = self.next_queue_id_change(info.id + 1);
+            records.definitions.extend(info.durable.then_some(change));
+        }
         if info.durable {
             records
                 .definitions
@@ -394,6 +405,9 @@ impl Vhost {
             // Last, so that no route found in between is remembered.
             exchange.mark_deleted();
             self.delete_waiting(&exchange, records);
+            if let Some(window) = exchange.window() {
+                window.forget(&mut records.definitions);
+            }
             gone.extend(self.unbind_destination(links, &Destination::Exchange(exchange), records));
         }
     }
@@ -585,6 +599,9 @@ impl Vhost {
             records
                 .definitions
                 .push(definitions::remove(DefinitionKind::Queue, &parts));
+        }
+        if let Some(window) = queue.window() {
+            window.forget(&mut records.definitions);
         }
         if let Some(owner) = info.exclusive_owner
             && let Some(list) = links.exclusive.get_mut(&owner)

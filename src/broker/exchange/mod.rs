@@ -23,6 +23,7 @@ pub use history::{HISTORY_DEFAULT, HISTORY_MAX, NO_STORE_HEADER};
 pub use router::{HashProperty, Router};
 
 use self::history::History;
+use super::deduplication::{DeduplicationSettings, Window};
 use super::message::Message;
 use super::queue::Queue;
 use crate::protocol::field_table::FieldTable;
@@ -55,10 +56,12 @@ pub enum ExchangeType {
     RecentHistory,
     /// As another type says, after the milliseconds that a header says.
     Delayed,
+    /// Everything to everyone, once.
+    Deduplication,
 }
 
 /// The types by their names on the wire.
-const TYPES: [(&str, ExchangeType); 10] = [
+const TYPES: [(&str, ExchangeType); 11] = [
     ("direct", ExchangeType::Direct),
     ("fanout", ExchangeType::Fanout),
     ("topic", ExchangeType::Topic),
@@ -69,6 +72,7 @@ const TYPES: [(&str, ExchangeType); 10] = [
     ("x-local-random", ExchangeType::LocalRandom),
     ("x-recent-history", ExchangeType::RecentHistory),
     ("x-delayed-message", ExchangeType::Delayed),
+    ("x-message-deduplication", ExchangeType::Deduplication),
 ];
 
 impl ExchangeType {
@@ -147,6 +151,8 @@ impl Hash for Destination {
 /// What an exchange is, fixed at its declaration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExchangeInfo {
+    /// What the store calls it where its name may come again; zero: nothing there does.
+    pub id: u64,
     /// Name; empty for the default exchange.
     pub name: Arc<str>,
     /// Type.
@@ -170,6 +176,20 @@ impl ExchangeInfo {
         }
     }
 
+    /// What its arguments say about de-duplication; they were checked when it was declared.
+    pub fn deduplication(&self) -> Option<DeduplicationSettings> {
+        match self.kind {
+            ExchangeType::Deduplication => {
+                let mut arguments = self.arguments.clone();
+                arguments.insert("x-message-deduplication", true);
+                DeduplicationSettings::parse(&arguments)
+            }
+            _ => DeduplicationSettings::parse(&self.arguments),
+        }
+        .ok()
+        .flatten()
+    }
+
     /// `alternate-exchange`: where messages go that find no queue.
     pub fn alternate(&self) -> Option<&str> {
         self.arguments.get("alternate-exchange")?.as_str()
@@ -188,12 +208,17 @@ pub struct Exchange {
     history: Mutex<History>,
     /// Where messages wait, for `x-delayed-message`.
     waiting: OnceLock<Arc<Queue>>,
+    /// What came before, for de-duplication.
+    window: Option<Arc<Window>>,
 }
 
 impl Exchange {
     /// Without bindings.
     pub fn new(info: ExchangeInfo) -> Arc<Exchange> {
         let router = RwLock::new(Router::new(info.kind, &info.arguments));
+        let window = info
+            .deduplication()
+            .map(|settings| Window::new(info.id, info.durable, settings));
         Arc::new(Exchange {
             info,
             version: AtomicU64::new(0),
@@ -201,7 +226,13 @@ impl Exchange {
             router,
             history: Mutex::new("the history of an exchange", History::default()),
             waiting: OnceLock::new(),
+            window,
         })
+    }
+
+    /// De-duplication: what came before.
+    pub fn window(&self) -> Option<&Arc<Window>> {
+        self.window.as_ref()
     }
 
     /// `x-recent-history`: notes a message that came this way, unless it says that it should not be.

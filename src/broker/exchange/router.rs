@@ -185,7 +185,9 @@ impl<D: Clone + Eq + Hash + Place> Router<D> {
     pub fn new(kind: ExchangeType, arguments: &FieldTable) -> Router<D> {
         let index = match kind {
             ExchangeType::Direct => Index::Direct(HashMap::new()),
-            ExchangeType::Fanout | ExchangeType::RecentHistory => Index::Fanout,
+            ExchangeType::Fanout | ExchangeType::RecentHistory | ExchangeType::Deduplication => {
+                Index::Fanout
+            }
             ExchangeType::Topic => Index::Topic(TopicTrie::default()),
             ExchangeType::Headers => Index::Headers(HeadersTable::default()),
             ExchangeType::ConsistentHash => Index::Hash(HashOn::of(arguments), Weighted::default()),

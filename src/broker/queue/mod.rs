@@ -23,6 +23,7 @@ pub use state::{DeliveryRef, Got, Settle, Unlogged};
 use self::state::{Cx, QueueState};
 use super::ConnectionId;
 use super::arguments::{Overflow, QueueSettings, QueueType};
+use super::deduplication::Window;
 use super::effects::Effects;
 use super::message::{Message, Resident};
 use super::outlet::Delivery;
@@ -113,6 +114,7 @@ pub struct Queue {
     gauges: Gauges,
     deleted: AtomicBool,
     spilling: AtomicBool,
+    window: Option<Arc<Window>>,
 }
 
 impl fmt::Debug for Queue {
@@ -125,18 +127,29 @@ impl Queue {
     /// An empty queue.
     pub fn new(info: QueueInfo) -> Arc<Queue> {
         let state = QueueState::new(info.settings.max_priority);
+        let window = info
+            .settings
+            .deduplication
+            .clone()
+            .map(|settings| Window::new(info.id.0, info.durable, settings));
         Arc::new(Queue {
             info,
             state: Mutex::new("a queue", state),
             gauges: Gauges::default(),
             deleted: AtomicBool::new(false),
             spilling: AtomicBool::new(false),
+            window,
         })
     }
 
     /// What the queue is.
     pub fn info(&self) -> &QueueInfo {
         &self.info
+    }
+
+    /// De-duplication: what came before.
+    pub fn window(&self) -> Option<&Arc<Window>> {
+        self.window.as_ref()
     }
 
     /// Gauges, without taking the lock.

@@ -1,6 +1,7 @@
 //! Whether a declaration or a binding is one that can be, and the same as the one that is there.
 
 use super::*;
+use crate::broker::deduplication::{DEDUPLICATION_ARGUMENTS, DeduplicationSettings};
 
 /// Whether a queue of this type can have these properties.
 pub(super) fn fits(
@@ -53,7 +54,8 @@ pub(super) fn validate_binding(
         | ExchangeType::Random
         | ExchangeType::LocalRandom
         | ExchangeType::RecentHistory
-        | ExchangeType::Delayed => Ok(()),
+        | ExchangeType::Delayed
+        | ExchangeType::Deduplication => Ok(()),
     }
 }
 
@@ -72,6 +74,16 @@ pub(super) fn check_exchange(
             return Err(TopologyError::ExchangeArgumentType(name, argument, got));
         }
     }
+    if kind == ExchangeType::Deduplication
+        && d.arguments
+            .get("x-cache-size")
+            .and_then(FieldValue::as_integer)
+            .is_none_or(|n| n <= 0)
+    {
+        return Err(TopologyError::CacheSize);
+    }
+    DeduplicationSettings::parse(d.arguments)
+        .map_err(|e| TopologyError::ExchangeArgument(d.name.into(), e))?;
     match kind {
         ExchangeType::ConsistentHash => {
             let property = d
@@ -116,6 +128,7 @@ pub(super) fn exchange_equivalence(
     if kind == ExchangeType::Delayed {
         compared.push("x-delayed-type");
     }
+    compared.extend(DEDUPLICATION_ARGUMENTS);
     for argument in compared {
         equivalent(
             argument,

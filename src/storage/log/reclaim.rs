@@ -4,6 +4,7 @@
 //! that stay: before it goes, those segments' own notes of what is done with (`.settled` files) are
 //! brought up to date. A segment with few live copies is rewritten under its own number.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::format::{self, FRAME_HEADER, FrameHeader, Place, Record};
 use super::reader::Blocks;
 use super::segment::{Segment, lsn};
 use super::{Inner, UNPOISONED};
-use crate::broker::ports::{Lsn, QueueId};
+use crate::broker::ports::{DefinitionChange, Lsn, QueueId};
 use crate::storage::files::{FileLayer, LogFile};
 
 /// A sealed segment is rewritten when fewer than one in this many of its copies are live.
@@ -66,9 +67,23 @@ pub(super) fn checkpoint(log: &Inner) -> io::Result<()> {
             staging.next_id,
         )
     };
-    log.store.checkpoint(&changes, durable, next_id)?;
-    log.lock().definitions.drain(..changes.len());
+    let n = changes.len();
+    log.store.checkpoint(&latest(changes), durable, next_id)?;
+    log.lock().definitions.drain(..n);
     Ok(())
+}
+
+/// The latest change of each key, in their order: a de-duplication window writes the same few over and
+/// over.
+fn latest(changes: Vec<DefinitionChange>) -> Vec<DefinitionChange> {
+    let mut seen = HashSet::with_capacity(changes.len());
+    let mut kept: Vec<_> = changes
+        .into_iter()
+        .rev()
+        .filter(|c| seen.insert((c.kind, c.key.clone())))
+        .collect();
+    kept.reverse();
+    kept
 }
 
 /// Sealed segments without a live copy whose last settle is durable.
