@@ -35,6 +35,8 @@ struct File {
 #[derive(Debug, Deserialize)]
 struct Vhost {
     name: String,
+    /// The firehose, as in `PUT /api/vhosts/{name}`.
+    tracing: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -148,6 +150,9 @@ fn apply(broker: &Broker, text: &str) -> Result<Vec<String>, String> {
     let file: File = serde_json::from_str(text).map_err(|e| e.to_string())?;
     for v in &file.vhosts {
         broker.add_vhost(&v.name).map_err(|e| e.to_string())?;
+        if let (Some(on), Some(vhost)) = (v.tracing, broker.vhost(&v.name)) {
+            vhost.set_traced(on);
+        }
     }
     for u in file.users {
         let hashing_algorithm = u

@@ -323,16 +323,18 @@ fn a_definitions_file_makes_users_vhosts_and_topology() {
             {"name": "bob", "password_hash": sha512, "hashing_algorithm": "rabbit_password_hashing_sha512", "tags": ""},
             {"name": "guest", "password_hash": hash("guest"), "tags": []},
         ],
-        "vhosts": [{"name": "/"}, {"name": "staging"}],
+        "vhosts": [{"name": "/", "tracing": true}, {"name": "staging"}],
         "permissions": [
             {"user": "ann", "vhost": "staging", "configure": ".*", "write": ".*", "read": ".*"},
             {"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"},
             {"user": "bob", "vhost": "/", "configure": "^$", "write": "^$", "read": "^jobs$"},
         ],
         "topic_permissions": [{"user": "guest", "vhost": "/", "exchange": "events", "write": "^job\\.", "read": "^{username}\\."}],
-        "queues": [{"name": "jobs", "vhost": "/", "durable": true, "auto_delete": false, "arguments": {"x-max-length": 5}}],
+        "queues": [{"name": "jobs", "vhost": "/", "durable": true, "auto_delete": false, "arguments": {"x-max-length": 5}},
+            {"name": "trace", "vhost": "/", "durable": true}],
         "exchanges": [{"name": "events", "vhost": "/", "type": "topic", "durable": true, "auto_delete": false, "internal": false, "arguments": {}}],
-        "bindings": [{"source": "events", "vhost": "/", "destination": "jobs", "destination_type": "queue", "routing_key": "job.#", "arguments": {}}],
+        "bindings": [{"source": "events", "vhost": "/", "destination": "jobs", "destination_type": "queue", "routing_key": "job.#", "arguments": {}},
+            {"source": "amq.rabbitmq.trace", "vhost": "/", "destination": "trace", "destination_type": "queue", "routing_key": "publish.events"}],
         "shovels_of_the_future": [{"name": "x"}],
     });
     let file = dir.path().join("definitions.json");
@@ -355,6 +357,7 @@ fn a_definitions_file_makes_users_vhosts_and_topology() {
         (5, 0),
         "bound, and no longer than 5"
     );
+    assert_eq!(c.counts("trace").unwrap(), (7, 0));
     c.stage_publish_to("events", "task.new", b"x", &support::persistent());
     c.flush().unwrap();
     let closed = c.expect(channel::Close::ID).unwrap();

@@ -166,6 +166,7 @@ impl World {
             outlet: inbox.clone(),
             bell: inbox.clone(),
             address: None,
+            local: None,
         };
         let peer = Peer {
             machine: Connection::new(parts, self.now),
@@ -197,6 +198,7 @@ impl World {
             "log holds" => return self.log.hold(true),
             "log moves" => return self.log.hold(false),
             "log fails" => return self.log.fail(),
+            "traced" => return self.broker.vhost("/").unwrap().set_traced(true),
             "crash" => {
                 *self = World::new(self.log.after_crash(), self.now);
                 return;

@@ -92,6 +92,7 @@ fuzz_target!(|input: &[u8]| {
         outlet: inbox.clone(),
         bell: inbox.clone(),
         address: None,
+        local: None,
     };
     let mut now = 1_700_000_000_000;
     let mut machine = Connection::new(parts, now);

@@ -104,6 +104,8 @@ struct Unconfirmed {
 pub struct Peer {
     /// Address, if it has one.
     pub address: Option<SocketAddr>,
+    /// The address it connected to, if that has one.
+    pub local: Option<SocketAddr>,
     /// User name, once it logged in.
     pub user: String,
     /// `connection_name` of the client properties.
@@ -179,6 +181,8 @@ pub struct Parts {
     pub bell: Arc<dyn Bell>,
     /// The peer's address.
     pub address: Option<SocketAddr>,
+    /// The address it connected to.
+    pub local: Option<SocketAddr>,
 }
 
 impl Connection {
@@ -193,6 +197,7 @@ impl Connection {
             bell: parts.bell,
             peer: Peer {
                 address: parts.address,
+                local: parts.local,
                 ..Peer::default()
             },
             output: BytesMut::new(),
@@ -658,6 +663,9 @@ impl Connection {
     pub fn deliver(&mut self, deliveries: &mut Vec<Delivery>, now: u64) {
         self.now = now;
         if self.phase == Phase::Running {
+            if let Some(vhost) = self.traced() {
+                self.trace_deliveries(&vhost, deliveries);
+            }
             self.write_deliveries(deliveries);
         } else {
             let back = std::mem::take(deliveries);

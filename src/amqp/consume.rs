@@ -48,7 +48,7 @@ impl Consumers {
         }
     }
 
-    fn get(&self, key: ConsumerKey) -> Option<&Consumer> {
+    pub(super) fn get(&self, key: ConsumerKey) -> Option<&Consumer> {
         let (generation, consumer) = self.slots.get(key.slot as usize)?;
         consumer.as_ref().filter(|_| *generation == key.generation)
     }
@@ -344,6 +344,10 @@ impl Connection {
                         "a message without a body",
                     ));
                 };
+                if let Some(vhost) = self.traced() {
+                    let again = delivery.entry.redelivered;
+                    self.trace_deliver(&vhost, number, message, &name, again);
+                }
                 let ch = self.channel_mut(number)?;
                 let delivery_tag = ch.tag();
                 if delivery.slot != NO_SLOT {

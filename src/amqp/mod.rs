@@ -9,6 +9,7 @@ pub mod connection;
 mod consume;
 mod declare;
 pub mod errors;
+mod firehose;
 mod handshake;
 mod publish;
 mod publish_once;

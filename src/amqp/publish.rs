@@ -199,6 +199,14 @@ impl Connection {
         {
             return self.publish_reply(number, a, message);
         }
+        if vhost.is_traced() {
+            let copies = closer.iter().flat_map(|c| &c.keys).map(String::as_str);
+            let keys: Vec<&str> = std::iter::once(a.routing_key.as_str())
+                .chain(copies)
+                .collect();
+            let found = route_keys(&vhost, &a.exchange, &keys, properties).unwrap_or_default();
+            self.trace_publish(&vhost, number, &message, &keys, &found.queues);
+        }
         let (batch, ch) = self.channels_entry(number)?;
         let found = ch
             .routes

@@ -10,7 +10,7 @@ mod end;
 mod restore;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use base64::Engine as _;
@@ -185,6 +185,7 @@ pub struct Vhost {
     exchanges: RwLock<HashMap<Box<str>, Arc<Exchange>>>,
     queues: RwLock<HashMap<Box<str>, Arc<Queue>>>,
     links: Mutex<Links>,
+    traced: AtomicBool,
 }
 
 const UNPOISONED: &str = "a panic aborts the process";
@@ -226,7 +227,18 @@ impl Vhost {
             exchanges: RwLock::new(HashMap::from(predeclared)),
             queues: RwLock::default(),
             links: Mutex::new("the topology of a vhost", Links::default()),
+            traced: AtomicBool::new(false),
         })
+    }
+
+    /// Whether the firehose is on.
+    pub fn is_traced(&self) -> bool {
+        self.traced.load(Ordering::Relaxed)
+    }
+
+    /// Turns the firehose on or off. As in RabbitMQ, that is not kept.
+    pub fn set_traced(&self, on: bool) {
+        self.traced.store(on, Ordering::Relaxed);
     }
 
     /// An exchange by name.

@@ -77,8 +77,15 @@ enum End {
     WriteTimeout,
 }
 
+/// The two ends of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends {
+    pub(super) peer: SocketAddr,
+    pub(super) local: Option<SocketAddr>,
+}
+
 /// Serves one connection to its end.
-pub(super) async fn serve<S>(stream: S, peer: Option<SocketAddr>, shared: Arc<Shared>)
+pub(super) async fn serve<S>(stream: S, ends: Ends, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
@@ -92,7 +99,8 @@ where
         authenticator: shared.authenticator.clone(),
         outlet,
         bell,
-        address: peer,
+        address: Some(ends.peer),
+        local: ends.local,
     };
     let machine = Connection::new(parts, clock::now());
     let key = shared.register(&inbox);

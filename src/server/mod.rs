@@ -397,15 +397,19 @@ fn accepted_one(
     {
         tracing::debug!(%peer, "socket options: {e}");
     }
+    let ends = connection::Ends {
+        peer,
+        local: stream.local_addr().ok(),
+    };
     let shared = shared.clone();
     match tls {
-        None => drop(tasks.spawn(connection::serve(stream, Some(peer), shared))),
+        None => drop(tasks.spawn(connection::serve(stream, ends, shared))),
         Some(tls) => {
             let acceptor = tokio_rustls::TlsAcceptor::from(tls.current());
             tasks.spawn(async move {
                 let timeout = Duration::from_millis(shared.config.protocol.handshake_timeout_ms);
                 match tokio::time::timeout(timeout, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection::serve(stream, Some(peer), shared).await,
+                    Ok(Ok(stream)) => connection::serve(stream, ends, shared).await,
                     Ok(Err(e)) => {
                         tracing::debug!(%peer, "TLS handshake failed: {e}");
                         shared.authenticated();
