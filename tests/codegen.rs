@@ -321,7 +321,7 @@ fn render_mod(spec: &Spec) -> String {
         )
         .unwrap();
     }
-    s += "_ => return Err(DecodeError::UnknownMethod(id)),\n};\ndecoded.map_err(|e: Malformed| e.of(payload))\n}\n\n/// Its class and method id.\npub fn id(&self) -> MethodId {\nmatch self {\n";
+    s += "_ => return Err(DecodeError::UnknownMethod(id)),\n};\nif decoded.is_ok() && !r.rest().is_empty() {\n// As in RabbitMQ: what is too long is as wrong as what is too short.\nreturn Err(Malformed::Syntax.of(payload));\n}\ndecoded.map_err(|e: Malformed| e.of(payload))\n}\n\n/// Its class and method id.\npub fn id(&self) -> MethodId {\nmatch self {\n";
     for (v, c, m) in &variants {
         writeln!(s, "Method::{v}(_) => {}::{}::ID,", c.name, camel(&m.name)).unwrap();
     }

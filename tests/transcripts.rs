@@ -90,7 +90,11 @@ struct Work {
 
 impl Scheduler for Work {
     fn arm(&self, queue: &Arc<Queue>, at: u64) {
-        self.armed.lock().unwrap().push((Arc::downgrade(queue), at));
+        // One timer a queue, set anew for an earlier time.
+        let queue = Arc::downgrade(queue);
+        let mut armed = self.armed.lock().unwrap();
+        armed.retain(|(q, _)| !q.ptr_eq(&queue));
+        armed.push((queue, at));
     }
 
     fn page_in(&self, queue: &Arc<Queue>) {

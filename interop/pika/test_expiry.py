@@ -156,3 +156,10 @@ def test_an_expired_queue_does_not_dead_letter(channel, expiring, rest):
     publish(channel, rest[0], "", b"mark")
     rest[1].wait(1)
     assert rest[1].bodies == [b"mark"]
+
+
+@pytest.mark.parametrize("arguments", [{"x-message-ttl": 315360000000}, {"x-expires": 315360000000}, {}])
+def test_ten_years_are_a_time_to_live(channel, name, arguments):
+    queue = channel.queue_declare(name("years"), arguments=arguments).method.queue
+    publish(channel, "", queue, b"m", expiration="315360000000")
+    assert ready(channel, queue) == 1

@@ -182,7 +182,7 @@ impl Connection {
             return self.declare_reply_queue(number, m, &name);
         }
         if m.passive {
-            let name = self.queue_or_last(number, m.queue)?;
+            // Here no name does not stand for the last queue.
             let queue = vhost
                 .lookup_queue(&name, self.id)
                 .map_err(|e| self.refused(&e))?;

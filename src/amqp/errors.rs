@@ -230,6 +230,9 @@ pub fn topology(e: &TopologyError, vhost: &str) -> Exception {
             Exception::hard(HardCode::NOT_IMPLEMENTED, text)
         }
         TopologyError::NoQueue(name) => Exception::no_queue(name, vhost),
+        TopologyError::UnknownType(kind) if kind.is_empty() => {
+            soft(PRECONDITION_FAILED, "invalid exchange type ''".into())
+        }
         TopologyError::UnknownType(kind) => soft(
             PRECONDITION_FAILED,
             format!("unknown exchange type '{kind}'"),

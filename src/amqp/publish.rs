@@ -57,6 +57,9 @@ impl Connection {
         match (a.stage, frame.kind) {
             (Stage::Header, FrameKind::Header) => {
                 let header = parse_content_header(frame.payload).map_err(|e| errors::decode(&e))?;
+                if header.weight != 0 {
+                    return Err(no_header());
+                }
                 if header.class_id != CLASS_BASIC {
                     let text = format!(
                         "expected content header for class {CLASS_BASIC}, got one for class {} instead",
@@ -72,7 +75,12 @@ impl Connection {
                     return Err(Exception::hard(HardCode::FRAME_ERROR, text));
                 }
                 a.properties.clear();
-                a.properties.extend_from_slice(header.properties.as_bytes());
+                if header.odd_types {
+                    let rewritten = Properties::from(header.properties).encode();
+                    a.properties.extend_from_slice(&rewritten);
+                } else {
+                    a.properties.extend_from_slice(header.properties.as_bytes());
+                }
                 a.body_size = header.body_size;
                 a.body.clear();
                 a.skipped = 0;
@@ -116,11 +124,7 @@ impl Connection {
                 Ok(())
             }
             (Stage::Method, _) => Err(no_method()),
-            (Stage::Header, _) => {
-                let text =
-                    "expected content header for class 60, got non content header frame instead";
-                Err(Exception::hard(HardCode::UNEXPECTED_FRAME, text))
-            }
+            (Stage::Header, _) => Err(no_header()),
             (Stage::Body, _) => {
                 let text = "expected content body, got non content body frame instead";
                 Err(Exception::hard(HardCode::UNEXPECTED_FRAME, text))
@@ -431,6 +435,12 @@ struct Closer {
     keys: Vec<String>,
     /// Properties to deliver instead of the original ones.
     rewritten: Option<Vec<u8>>,
+}
+
+/// Something else came.
+pub(super) fn no_header() -> Exception {
+    let text = "expected content header for class 60, got non content header frame instead";
+    Exception::hard(HardCode::UNEXPECTED_FRAME, text)
 }
 
 /// Content came without a method.

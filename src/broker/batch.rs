@@ -48,6 +48,8 @@ pub struct Batch {
     n_publishes: u32,
     refused: Vec<u32>,
     spilled: bool,
+    /// What is published now was delivered before.
+    redelivered: bool,
     /// The position of the next flush is behind everything in the log.
     behind_all: bool,
     /// What follows from operations on queues that were done directly.
@@ -115,6 +117,7 @@ impl Batch {
             } else {
                 MessageId::NONE
             };
+            let redelivered = self.redelivered;
             let group = self.group(queue);
             group.incoming.push(Incoming {
                 message: message.clone(),
@@ -122,6 +125,7 @@ impl Batch {
                 expires_at,
                 priority,
                 reserved,
+                redelivered,
             });
         }
         let n_targets = self.records.targets.len() - first_target;
@@ -146,6 +150,20 @@ impl Batch {
         now: u64,
     ) -> (u32, bool) {
         self.publish(message, std::slice::from_ref(queue), Some(delay), None, now)
+    }
+
+    /// Adds a dead letter. In RabbitMQ it is still redelivered if it was delivered before it died.
+    pub fn publish_dead(
+        &mut self,
+        message: &Message,
+        queues: &[Arc<Queue>],
+        priority: Option<u8>,
+        redelivered: bool,
+        now: u64,
+    ) {
+        self.redelivered = redelivered;
+        self.publish(message, queues, None, priority, now);
+        self.redelivered = false;
     }
 
     /// Adds what the store has to know beside what is published.

@@ -58,7 +58,13 @@ pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64)
     let mut found = route_keys(&vhost, &target.exchange, &keys, properties_ref).unwrap_or_default();
     found.queues.retain(|q| !is_cycle(&deaths, &q.info().name));
     if !found.queues.is_empty() {
-        batch.publish(&reborn, &found.queues, None, properties.priority, now);
+        let delivered = dead.entry.redelivered
+            || matches!(
+                dead.reason,
+                DeathReason::Rejected | DeathReason::DeliveryLimit
+            );
+        let priority = properties.priority;
+        batch.publish_dead(&reborn, &found.queues, priority, delivered, now);
     }
     detour::follow(batch, &found.detours, &reborn, now);
 }

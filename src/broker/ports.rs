@@ -254,7 +254,8 @@ pub type Definition = (DefinitionKind, Vec<u8>, Vec<u8>);
 /// Work that queues ask for and that is done elsewhere: later, or where waiting for a disk is
 /// allowed.
 pub trait Scheduler: Send + Sync {
-    /// Calls [`Queue::tick`] at `at`, unix milliseconds.
+    /// Calls [`Queue::tick`] at `at`, unix milliseconds, and no more at any time that was asked for
+    /// before.
     fn arm(&self, queue: &Arc<Queue>, at: u64);
 
     /// Reads [`Queue::wanted`] from the log and hands it to [`Queue::arrived`].

@@ -325,42 +325,47 @@ impl<'a> TableRef<'a> {
     }
 }
 
-/// Checks a table without building it.
-pub(super) fn check(bytes: &[u8]) -> Result<(), Malformed> {
+/// Checks a table without building it. True if a value in it has the type `L`: py-amqp writes that for
+/// a long integer, most clients cannot read it, and RabbitMQ delivers it as `l`.
+pub(super) fn check(bytes: &[u8]) -> Result<bool, Malformed> {
     check_table(bytes, 0)
 }
 
-fn check_table(bytes: &[u8], depth: usize) -> Result<(), Malformed> {
+fn check_table(bytes: &[u8], depth: usize) -> Result<bool, Malformed> {
     let mut r = Reader::new(bytes);
+    let mut odd = false;
     while !r.rest().is_empty() {
         r.short_str()?;
-        check_value(&mut r, depth)?;
+        odd |= check_value(&mut r, depth)?;
     }
-    Ok(())
+    Ok(odd)
 }
 
-fn check_value(r: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
+fn check_value(r: &mut Reader<'_>, depth: usize) -> Result<bool, Malformed> {
     if depth > NESTING_MAX {
         return Err(Malformed::Syntax);
     }
-    match r.octet()? {
-        b't' | b'b' | b'B' => r.bytes(1).map(drop),
-        b's' | b'u' => r.bytes(2).map(drop),
-        b'I' | b'i' | b'f' => r.bytes(4).map(drop),
-        b'l' | b'L' | b'd' | b'T' => r.bytes(8).map(drop),
-        b'D' => r.bytes(5).map(drop),
-        b'S' | b'x' => r.long_str().map(drop),
-        b'V' => Ok(()),
-        b'F' => check_table(r.long_str()?, depth + 1),
+    let kind = r.octet()?;
+    match kind {
+        b't' | b'b' | b'B' => r.bytes(1).map(drop)?,
+        b's' | b'u' => r.bytes(2).map(drop)?,
+        b'I' | b'i' | b'f' => r.bytes(4).map(drop)?,
+        b'l' | b'L' | b'd' | b'T' => r.bytes(8).map(drop)?,
+        b'D' => r.bytes(5).map(drop)?,
+        b'S' | b'x' => r.long_str().map(drop)?,
+        b'V' => {}
+        b'F' => return check_table(r.long_str()?, depth + 1),
         b'A' => {
             let mut items = Reader::new(r.long_str()?);
+            let mut odd = false;
             while !items.rest().is_empty() {
-                check_value(&mut items, depth + 1)?;
+                odd |= check_value(&mut items, depth + 1)?;
             }
-            Ok(())
+            return Ok(odd);
         }
-        _ => Err(Malformed::Syntax),
+        _ => return Err(Malformed::Syntax),
     }
+    Ok(kind == b'L')
 }
 
 #[cfg(test)]

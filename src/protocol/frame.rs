@@ -91,9 +91,7 @@ pub enum FrameError {
     TooLarge {
         /// Kind octet.
         kind: u8,
-        /// Octets of payload seen so far.
-        octets: Octets,
-        /// Octets of its payload.
+        /// Octets of its payload. It is not read, so there is none to show.
         size: u32,
         /// The largest payload allowed.
         max: u32,
@@ -137,13 +135,8 @@ fn describe_octets(kind: u8, len: usize, octets: &Octets) -> String {
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FrameError::TooLarge {
-                kind,
-                octets,
-                size,
-                max,
-            } => {
-                let frame = describe_octets(*kind, *size as usize, octets);
+            FrameError::TooLarge { kind, size, max } => {
+                let frame = describe(*kind, &[]);
                 write!(f, "{frame}: {{frame_too_large,{size},{max}}}")
             }
             FrameError::BadEnd {
@@ -182,7 +175,6 @@ pub fn parse(input: &[u8], frame_max: u32) -> Result<Parsed<'_>, FrameError> {
     if size > max {
         return Err(FrameError::TooLarge {
             kind,
-            octets: Octets::of(rest),
             size,
             max: max - FRAME_OVERHEAD as u32,
         });
@@ -286,7 +278,7 @@ mod tests {
         let error = parse(&f[..7], 4096).expect_err("too large");
         assert_eq!(
             error.to_string(),
-            "type 3, first 16 octets = <<>>: {frame_too_large,4097,4088}"
+            "type 3, all octets = <<>>: {frame_too_large,4097,4088}"
         );
     }
 

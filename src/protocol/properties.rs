@@ -38,6 +38,10 @@ pub struct ContentHeader<'a> {
     pub body_size: u64,
     /// The properties.
     pub properties: PropertiesRef<'a>,
+    /// Always zero, says the specification.
+    pub weight: u16,
+    /// Some header has a type that is read and not written: encode the properties anew.
+    pub odd_types: bool,
 }
 
 /// Decodes the payload of a content header frame, and checks its properties.
@@ -51,15 +55,26 @@ pub fn parse_content_header(payload: &[u8]) -> Result<ContentHeader<'_>, DecodeE
 fn content_header(payload: &[u8]) -> Result<ContentHeader<'_>, Malformed> {
     let mut r = Reader::new(payload);
     let class_id = r.short()?;
-    r.short()?; // weight, unused
+    let weight = r.short()?;
     let body_size = r.longlong()?;
     let properties = PropertiesRef(r.rest());
-    properties.check()?;
+    let odd_types = properties.check()?;
     Ok(ContentHeader {
         class_id,
         body_size,
         properties,
+        weight,
+        odd_types,
     })
+}
+
+/// The value, if nothing is left to read.
+fn ended<T>(r: &Reader<'_>, value: T) -> Result<T, Malformed> {
+    if r.rest().is_empty() {
+        Ok(value)
+    } else {
+        Err(Malformed::Syntax)
+    }
 }
 
 /// The properties as they stand in a content header: flags and list.
@@ -81,7 +96,8 @@ impl<'a> PropertiesRef<'a> {
         Reader::new(self.0).short().unwrap_or(0)
     }
 
-    fn check(&self) -> Result<(), Malformed> {
+    /// True if some header has a type that is read and not written.
+    fn check(&self) -> Result<bool, Malformed> {
         let mut r = Reader::new(self.0);
         let flags = r.short()?;
         if flags & flag::MORE != 0 {
@@ -89,22 +105,22 @@ impl<'a> PropertiesRef<'a> {
         }
         if flags & !flag::DELIVERY_MODE == 0 {
             // The two common cases: nothing, or the delivery mode alone.
-            return if flags != 0 {
-                r.octet().map(drop)
-            } else {
-                Ok(())
-            };
+            if flags != 0 {
+                r.octet()?;
+            }
+            return ended(&r, false);
         }
         let mut left = flags;
+        let mut odd = false;
         while left != 0 {
             let next = 1 << (15 - left.leading_zeros());
             left &= !next;
             match next {
-                flag::HEADERS => field_table::check(r.long_str()?)?,
+                flag::HEADERS => odd = field_table::check(r.long_str()?)?,
                 _ => skip(&mut r, next)?,
             }
         }
-        Ok(())
+        ended(&r, odd)
     }
 
     /// The reader at the property `wanted`, if it is present.

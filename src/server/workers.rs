@@ -1,19 +1,24 @@
 //! Threads and tasks that serve queues: timers, reading from the log, keeping memory within its
 //! budget.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
-use tokio_util::time::DelayQueue;
+use tokio_util::time::delay_queue::{self, DelayQueue};
 
 use crate::broker::Broker;
 use crate::broker::batch::Batch;
-use crate::broker::ports::{LoggedPublish, Records, Scheduler, Target};
+use crate::broker::ports::{LoggedPublish, QueueId, Records, Scheduler, Target};
 use crate::broker::queue::{Queue, residency};
 use crate::clock;
+
+/// A queue that wants to be told of a time, unix milliseconds.
+type Timer = (QueueId, Weak<Queue>, u64);
 
 /// Messages read from the log at once, and about how many bytes.
 const PAGE_IN_MESSAGES: usize = 1024;
@@ -30,14 +35,14 @@ const RESIDENCY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Takes requests of queues to the threads that serve them.
 pub(super) struct Workers {
-    timers: UnboundedSender<(Weak<Queue>, u64)>,
+    timers: UnboundedSender<Timer>,
     page_ins: Sender<Arc<Queue>>,
 }
 
 impl Scheduler for Workers {
     fn arm(&self, queue: &Arc<Queue>, at: u64) {
         // Refused only while the server stops.
-        let _ = self.timers.send((Arc::downgrade(queue), at));
+        let _ = self.timers.send((queue.id(), Arc::downgrade(queue), at));
     }
 
     fn page_in(&self, queue: &Arc<Queue>) {
@@ -61,23 +66,34 @@ pub(super) fn start(broker: &Arc<Broker>, stop: &CancellationToken) -> std::io::
 
 async fn run_timers(
     broker: Arc<Broker>,
-    mut armed: UnboundedReceiver<(Weak<Queue>, u64)>,
+    mut armed: UnboundedReceiver<Timer>,
     stop: CancellationToken,
 ) {
     use std::future::poll_fn;
-    let mut due: DelayQueue<Weak<Queue>> = DelayQueue::new();
+    let mut due: DelayQueue<(QueueId, Weak<Queue>)> = DelayQueue::new();
+    let mut keys: HashMap<QueueId, delay_queue::Key> = HashMap::new();
     let mut batch = Batch::default();
     loop {
         let queue = tokio::select! {
             () = stop.cancelled() => return,
             request = armed.recv() => match request {
-                Some((queue, at)) => {
-                    due.insert(queue, clock::until(at));
+                Some((id, queue, at)) => {
+                    // One timer a queue: a queue asks again only for an earlier time.
+                    match keys.entry(id) {
+                        Entry::Occupied(key) => due.reset(key.get(), clock::until(at)),
+                        Entry::Vacant(key) => {
+                            key.insert(due.insert((id, queue), clock::until(at)));
+                        }
+                    }
                     continue;
                 }
                 None => return,
             },
-            Some(expired) = poll_fn(|cx| due.poll_expired(cx)), if !due.is_empty() => expired.into_inner(),
+            Some(expired) = poll_fn(|cx| due.poll_expired(cx)), if !due.is_empty() => {
+                let (id, queue) = expired.into_inner();
+                keys.remove(&id);
+                queue
+            }
         };
         if let Some(queue) = queue.upgrade() {
             let now = clock::now();

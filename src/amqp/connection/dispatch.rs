@@ -3,12 +3,16 @@
 use super::{Connection, Phase};
 use crate::amqp::channel::{Phase as ChannelPhase, Stage};
 use crate::amqp::errors::{self, Exception};
-use crate::amqp::publish::no_method;
+use crate::amqp::publish::{no_header, no_method};
 use crate::broker::queue::Settle;
 use crate::protocol::frame::{self, FrameKind, FrameRef};
 use crate::protocol::methods::{Method, MethodId, basic, channel, connection};
 use crate::protocol::reply_code::HardCode;
+use crate::protocol::wire::Octets;
 use crate::protocol::{DecodeError, EncodeMethod};
+
+/// Octets of a content header before its properties.
+const CONTENT_HEADER_MIN: usize = 12;
 
 impl Connection {
     pub(super) fn frame(&mut self, frame: FrameRef<'_>) -> Result<(), (u16, MethodId, Exception)> {
@@ -21,8 +25,18 @@ impl Connection {
                     self.closing_method(frame.payload);
                     return Ok(());
                 }
+                let assembling = self.channel(number).filter(|ch| {
+                    ch.phase == ChannelPhase::Open && ch.assembly.stage != Stage::Method
+                });
+                if let Some(ch) = assembling {
+                    let error = expected_content(ch.assembly.stage);
+                    return Err((number, basic::Publish::ID, error));
+                }
                 let method = match Method::decode(frame.payload) {
                     Ok(method) => method,
+                    Err(_) if frame.payload.len() < 4 => {
+                        return Err((0, MethodId::NONE, unknown(&frame)));
+                    }
                     Err(e) => {
                         let id = match (&e, frame.payload) {
                             (DecodeError::Malformed(_), [a, b, c, d, ..]) => MethodId {
@@ -39,7 +53,18 @@ impl Connection {
                 } else {
                     self.channel_method(number, &method)
                 };
-                result.map_err(|e| (number, method.id(), e))
+                result.map_err(|e| {
+                    let blamed = match (&method, &e) {
+                        // Nor does RabbitMQ blame the method for the limit.
+                        (Method::ChannelOpen(_), Exception::Connection(code, _))
+                            if *code == HardCode::NOT_ALLOWED =>
+                        {
+                            MethodId::NONE
+                        }
+                        _ => method.id(),
+                    };
+                    (number, blamed, e)
+                })
             }
             _ if self.phase == Phase::Closing => Ok(()),
             FrameKind::Header | FrameKind::Body => {
@@ -54,6 +79,12 @@ impl Connection {
                 };
                 if stage.is_none() {
                     return Err((0, id, no_method()));
+                }
+                if stage == Some(Stage::Header)
+                    && frame.kind == FrameKind::Header
+                    && frame.payload.len() < CONTENT_HEADER_MIN
+                {
+                    return Err((0, MethodId::NONE, unknown(&frame)));
                 }
                 self.content(number, frame).map_err(|e| (number, id, e))
             }
@@ -108,8 +139,6 @@ impl Connection {
         else {
             return match method {
                 Method::ChannelOpen(_) => self.open_channel(number),
-                // Late answers to a close that crossed ours.
-                Method::ChannelCloseOk(_) => Ok(()),
                 _ => Err(Exception::hard(
                     HardCode::CHANNEL_ERROR,
                     "expected 'channel.open'",
@@ -123,9 +152,6 @@ impl Connection {
                 _ => {}
             }
             return Ok(());
-        }
-        if ch.assembly.stage != Stage::Method {
-            return Err(expected_content(ch.assembly.stage));
         }
         // The methods that join the batch; any other observes what was done before it.
         match method {
@@ -176,9 +202,8 @@ impl Connection {
             Method::ChannelFlow(_) => {
                 Err(Exception::hard(HardCode::NOT_IMPLEMENTED, "active=false"))
             }
-            Method::ChannelFlowOk(_) | Method::ChannelCloseOk(_) | Method::BasicCancelOk(_) => {
-                Ok(())
-            }
+            // Some clients answer to our `basic.cancel` although it says that it waits for nothing.
+            Method::BasicCancelOk(_) => Ok(()),
             Method::AccessRequest(_) => {
                 self.send(
                     number,
@@ -207,7 +232,7 @@ impl Connection {
             Method::TxRollback(_) => self.tx_rollback(number),
             other => Err(Exception::hard(
                 HardCode::COMMAND_INVALID,
-                format!("unexpected method {}", other.id()),
+                DecodeError::UnknownMethod(other.id()).to_string(),
             )),
         }
     }
@@ -220,10 +245,21 @@ fn unexpected(frame: &FrameRef<'_>) -> Exception {
     )
 }
 
+/// Too short to be of its kind.
+fn unknown(frame: &FrameRef<'_>) -> Exception {
+    errors::frame(&frame::FrameError::UnknownType {
+        kind: frame.kind.octet(),
+        len: frame.payload.len(),
+        octets: Octets::of(frame.payload),
+    })
+}
+
 fn expected_content(stage: Stage) -> Exception {
-    let text = match stage {
-        Stage::Body => "expected content body, got non content body frame instead",
-        _ => "expected content header for class 60, got non content header frame instead",
-    };
-    Exception::hard(HardCode::UNEXPECTED_FRAME, text)
+    match stage {
+        Stage::Body => Exception::hard(
+            HardCode::UNEXPECTED_FRAME,
+            "expected content body, got non content body frame instead",
+        ),
+        _ => no_header(),
+    }
 }

@@ -68,4 +68,6 @@ pub struct Incoming {
     pub priority: u8,
     /// Room was reserved for it (see [`super::Queue::reserve`]).
     pub reserved: bool,
+    /// It was delivered before it was dead-lettered.
+    pub redelivered: bool,
 }

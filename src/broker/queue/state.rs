@@ -30,6 +30,10 @@ const EVICT_PER_ENQUEUE: usize = 64;
 /// Messages that expire under one lock at most; the rest goes in further slices.
 const EXPIRE_PER_TICK: usize = 1024;
 
+/// No timer is set for longer than this, milliseconds: it is set again when it has run. Years are more
+/// than a timer wheel can hold, and the timer of a deleted queue should not stay for hours.
+const TIMER_MAX_MS: u64 = 60_000;
+
 /// What an operation knows of the world, and where it notes what follows.
 pub(super) struct Cx<'a> {
     pub(super) queue: &'a Arc<Queue>,
@@ -179,7 +183,7 @@ impl QueueState {
                 delivery_count: 0,
                 acquired_count: 0,
                 priority,
-                redelivered: false,
+                redelivered: m.redelivered,
             };
             self.push(entry);
         }
@@ -714,7 +718,8 @@ impl QueueState {
 
     fn arm(&mut self, cx: &mut Cx<'_>) {
         let all = [self.expiry.next(), self.lease, self.next_timeout];
-        if let Some(next) = all.into_iter().flatten().min()
+        let latest = cx.now.saturating_add(TIMER_MAX_MS);
+        if let Some(next) = all.into_iter().flatten().min().map(|at| at.min(latest))
             && self.armed.is_none_or(|armed| next < armed)
         {
             self.armed = Some(next);

@@ -93,6 +93,7 @@ fn number(entry: &Entry) -> u64 {
 
 fn incoming(number: u64, priority: u8, expires_at: u64) -> Incoming {
     Incoming {
+        redelivered: false,
         message: message(number),
         id: MessageId(number),
         expires_at,
@@ -247,6 +248,24 @@ fn a_short_ttl_behind_a_long_one_expires_on_time() {
         (fx.dead[0].reason, q.counts().ready),
         (DeathReason::Expired, 1000)
     );
+}
+
+#[test]
+fn no_timer_is_set_for_years() {
+    let q = queue(QueueSettings::default());
+    let mut fx = Effects::default();
+    let years = 10 * 365 * 24 * 3600 * 1000;
+    q.enqueue(&mut vec![incoming(1, 0, years)], 0, &mut fx);
+    let mut now = 0;
+    for _ in 0..3 {
+        let next = fx.deadlines.pop().map(|(_, at)| at).expect("a timer");
+        assert!(now < next && next <= now + 60_000);
+        now = next;
+        q.tick(now, &mut fx);
+        assert_eq!(q.counts().ready, 1);
+    }
+    q.tick(years, &mut fx);
+    assert_eq!(q.counts().ready, 0);
 }
 
 #[derive(Clone, Debug)]

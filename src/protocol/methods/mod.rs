@@ -261,6 +261,10 @@ impl<'a> Method<'a> {
             (90, 31) => tx::RollbackOk::decode(r).map(Method::TxRollbackOk),
             _ => return Err(DecodeError::UnknownMethod(id)),
         };
+        if decoded.is_ok() && !r.rest().is_empty() {
+            // As in RabbitMQ: what is too long is as wrong as what is too short.
+            return Err(Malformed::Syntax.of(payload));
+        }
         decoded.map_err(|e: Malformed| e.of(payload))
     }
 
