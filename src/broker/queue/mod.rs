@@ -10,6 +10,8 @@ mod ready;
 mod state;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

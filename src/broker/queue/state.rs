@@ -600,6 +600,12 @@ impl QueueState {
 
     /// Removes a consumer; its unacknowledged messages stay.
     pub(super) fn remove_consumer(&mut self, index: ConsumerIndex, cx: &mut Cx<'_>) {
+        self.drop_consumer(index, cx);
+        self.pump(cx);
+    }
+
+    /// The same, and hands nothing to those who are left.
+    fn drop_consumer(&mut self, index: ConsumerIndex, cx: &mut Cx<'_>) {
         if self.consumers.remove(index).is_none() {
             return;
         }
@@ -609,7 +615,6 @@ impl QueueState {
                 cx.fx.unused.push(cx.queue.clone());
             }
         }
-        self.pump(cx);
     }
 
     /// The consumer's outlet has room again, or its channel has credit.

@@ -11,14 +11,14 @@ use crate::broker::message::{FLAG_PERSISTENT, Parts};
 use crate::broker::outlet::{ConsumerKey, NO_SLOT, Notice, Outlet, Room};
 
 /// Takes everything, in order, up to a limit.
-struct Sink {
+pub(super) struct Sink {
     got: Mutex<Vec<Delivery>>,
-    notices: Mutex<Vec<Notice>>,
+    pub(super) notices: Mutex<Vec<Notice>>,
     limit: usize,
 }
 
 impl Sink {
-    fn new(limit: usize) -> Arc<Sink> {
+    pub(super) fn new(limit: usize) -> Arc<Sink> {
         Arc::new(Sink {
             got: Mutex::new("got", vec![]),
             notices: Mutex::new("notices", vec![]),
@@ -26,7 +26,7 @@ impl Sink {
         })
     }
 
-    fn take(&self) -> Vec<Delivery> {
+    pub(super) fn take(&self) -> Vec<Delivery> {
         std::mem::take(&mut *self.got.lock())
     }
 }
@@ -62,7 +62,7 @@ impl Outlet for Sink {
     }
 }
 
-fn queue(settings: QueueSettings) -> Arc<Queue> {
+pub(super) fn queue(settings: QueueSettings) -> Arc<Queue> {
     Queue::new(QueueInfo {
         delays: None,
         id: QueueId(1),
@@ -86,12 +86,12 @@ fn message(number: u64) -> Message {
     Message::new(&parts, &number.to_be_bytes())
 }
 
-fn number(entry: &Entry) -> u64 {
+pub(super) fn number(entry: &Entry) -> u64 {
     let message = entry.message.as_ref().expect("a delivery has its message");
     u64::from_be_bytes(message.body().try_into().expect("eight bytes"))
 }
 
-fn incoming(number: u64, priority: u8, expires_at: u64) -> Incoming {
+pub(super) fn incoming(number: u64, priority: u8, expires_at: u64) -> Incoming {
     Incoming {
         redelivered: false,
         message: message(number),
@@ -102,7 +102,12 @@ fn incoming(number: u64, priority: u8, expires_at: u64) -> Incoming {
     }
 }
 
-fn consumer(outlet: &Arc<Sink>, slot: u32, prefetch_count: u16, priority: i32) -> ConsumerInfo {
+pub(super) fn consumer(
+    outlet: &Arc<Sink>,
+    slot: u32,
+    prefetch_count: u16,
+    priority: i32,
+) -> ConsumerInfo {
     let outlet: Arc<dyn Outlet> = outlet.clone();
     ConsumerInfo {
         key: ConsumerKey {
@@ -248,6 +253,25 @@ fn a_short_ttl_behind_a_long_one_expires_on_time() {
         (fx.dead[0].reason, q.counts().ready),
         (DeathReason::Expired, 1000)
     );
+}
+
+#[test]
+fn what_comes_back_unsent_counts_against_the_limit() {
+    let q = queue(QueueSettings {
+        max_length: Some(2),
+        ..QueueSettings::default()
+    });
+    let sink = Sink::new(100);
+    let mut fx = Effects::default();
+    let index = q.consume(consumer(&sink, 0, 0, 0), 1, &mut fx);
+    let index = index.expect("nobody is exclusive");
+    publish(&q, 1..=5);
+    let lost = sink.take();
+    assert_eq!(lost.len(), 5);
+    q.cancel(index, 1, &mut fx);
+    q.unsent(lost, 1, &mut fx);
+    let dropped: Vec<u64> = fx.settles.iter().map(|(_, id)| id.0).collect();
+    assert_eq!((q.counts().ready, dropped), (2, vec![1, 2, 3]));
 }
 
 #[test]
@@ -439,7 +463,7 @@ proptest! {
 }
 
 /// Hands in what the queue asked for; false if it asked for nothing.
-fn feed(q: &Arc<Queue>, fx: &mut Effects, now: u64) -> bool {
+pub(super) fn feed(q: &Arc<Queue>, fx: &mut Effects, now: u64) -> bool {
     if fx.page_ins.is_empty() {
         return false;
     }

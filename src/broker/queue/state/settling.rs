@@ -113,6 +113,8 @@ impl QueueState {
             }
         }
         self.pump(cx);
+        self.enforce_limits(cx);
+        self.expire(cx);
         self.arm(cx);
     }
 }

@@ -30,6 +30,8 @@ impl QueueState {
             }
         }
         self.next_timeout = next;
+        // All of them and their consumers first: who takes them gets them in order, and is not late.
+        let mut late = Vec::new();
         for slot in past {
             let Some(unacked) = self.unacked[slot as usize].take() else {
                 continue;
@@ -37,7 +39,7 @@ impl QueueState {
             self.taken_back.insert(slot, unacked.entry.seq);
             self.n_unacked -= 1;
             self.unacked_bytes -= u64::from(unacked.entry.body_len);
-            self.give_up(&unacked, cx);
+            late.push((unacked.consumer, unacked.serial));
             let mut entry = unacked.entry;
             entry.redelivered = true;
             match self.count_return(&mut entry, Settle::Fail, cx) {
@@ -45,16 +47,19 @@ impl QueueState {
                 false => self.requeue(entry, cx),
             }
         }
+        for (consumer, serial) in late {
+            self.give_up(consumer, serial, cx);
+        }
         self.pump(cx);
         self.enforce_limits(cx);
     }
 
-    /// Removes the consumer that had the delivery, and tells it.
-    fn give_up(&mut self, unacked: &Unacked, cx: &mut Cx<'_>) {
-        let Some(consumer) = self.consumers.get(unacked.consumer) else {
+    /// Removes a consumer that kept a delivery for too long, and tells it.
+    fn give_up(&mut self, index: ConsumerIndex, serial: u32, cx: &mut Cx<'_>) {
+        let Some(consumer) = self.consumers.get(index) else {
             return;
         };
-        if consumer.serial != unacked.serial {
+        if consumer.serial != serial {
             return;
         }
         let outlet = consumer.info.outlet.clone();
@@ -62,6 +67,6 @@ impl QueueState {
         if outlet.notify(notice) {
             cx.fx.ring(&outlet);
         }
-        self.remove_consumer(unacked.consumer, cx);
+        self.drop_consumer(index, cx);
     }
 }
