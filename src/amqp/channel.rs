@@ -34,7 +34,10 @@ pub(super) struct Assembly {
     pub(super) mandatory: bool,
     pub(super) immediate: bool,
     pub(super) properties: Vec<u8>,
-    pub(super) body: Vec<u8>,
+    /// What has come of a body of several frames, behind the other contents of the message to be.
+    pub(super) contents: Vec<u8>,
+    /// Octets of the body in it.
+    pub(super) gathered: u64,
     pub(super) body_size: u64,
     /// Octets of an oversized body that went by.
     pub(super) skipped: u64,

@@ -27,8 +27,9 @@ use crate::protocol::reply_code::{HardCode, SoftCode};
 /// draws the same line.
 pub const BODY_HARD_MAX: u64 = 512 << 20;
 
-/// Bodies are gathered in a buffer that grows as they arrive; it is not kept above this.
-const KEEP_BODY_BYTES: usize = 64 * 1024;
+/// Room that is made for a body when its first frame has come, and is not all of it. A larger one gets
+/// more as it arrives, never much more than has.
+const GATHER_BYTES: usize = 1 << 20;
 
 /// Pseudo-queue of direct reply-to.
 pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -44,6 +45,38 @@ impl Assembly {
         self.mandatory = m.mandatory;
         self.immediate = m.immediate;
     }
+
+    /// A part of the body has come. It goes where it stands in the message, if nobody rewrites its
+    /// properties.
+    fn gather(&mut self, part: &[u8]) {
+        let parts = Parts {
+            exchange: &self.exchange,
+            routing_key: &self.routing_key,
+            properties: &self.properties,
+            flags: 0,
+        };
+        let whole = parts.len() + self.body_size as usize;
+        let have = self.contents.capacity();
+        if self.gathered == 0 {
+            self.contents.reserve_exact(whole.min(GATHER_BYTES));
+            parts.put(&mut self.contents);
+        }
+        let wanted = self.contents.len() + part.len();
+        if wanted > self.contents.capacity() {
+            let room = whole.min((have * 2).max(wanted));
+            self.contents.reserve_exact(room - self.contents.len());
+        }
+        self.contents.extend_from_slice(part);
+        self.gathered += part.len() as u64;
+    }
+}
+
+/// The body of a publish.
+enum Body<'a> {
+    /// It came in one frame, or is empty.
+    Whole(&'a [u8]),
+    /// It came in several, and stands at the end of the message's contents.
+    Gathered(Vec<u8>),
 }
 
 impl Connection {
@@ -82,44 +115,39 @@ impl Connection {
                     a.properties.extend_from_slice(header.properties.as_bytes());
                 }
                 a.body_size = header.body_size;
-                a.body.clear();
+                a.contents = Vec::new();
+                a.gathered = 0;
                 a.skipped = 0;
                 if header.body_size > 0 {
                     a.stage = Stage::Body;
                     return Ok(());
                 }
-                self.publish(number, &[])
+                self.publish(number, Body::Whole(&[]))
             }
             (Stage::Body, FrameKind::Body) => {
-                let size = a.skipped + (a.body.len() + frame.payload.len()) as u64;
+                let size = a.skipped + a.gathered + frame.payload.len() as u64;
                 if size > a.body_size {
                     let text = "content body frame exceeds remaining content size";
                     return Err(Exception::hard(HardCode::FRAME_ERROR, text));
                 }
-                if a.body.is_empty() && a.skipped == 0 && size == a.body_size {
-                    return self.publish(number, frame.payload);
+                if size == a.body_size && a.gathered + a.skipped == 0 {
+                    return self.publish(number, Body::Whole(frame.payload));
                 }
                 let max = self.settings.max_message_bytes;
                 let a = &mut self.channel_mut(number)?.assembly;
                 if a.body_size <= max {
-                    a.body.extend_from_slice(frame.payload);
+                    a.gather(frame.payload);
                 } else {
                     // It will be refused; only its length is needed until it has gone by.
                     a.skipped += frame.payload.len() as u64;
                     if a.skipped < a.body_size {
                         return Ok(());
                     }
-                    return self.publish(number, &[]);
+                    return self.publish(number, Body::Whole(&[]));
                 }
-                if a.body.len() as u64 == a.body_size {
-                    let body = std::mem::take(&mut a.body);
-                    let result = self.publish(number, &body);
-                    if body.capacity() <= KEEP_BODY_BYTES
-                        && let Ok(ch) = self.channel_mut(number)
-                    {
-                        ch.assembly.body = body;
-                    }
-                    return result;
+                if a.gathered == a.body_size {
+                    let contents = std::mem::take(&mut a.contents);
+                    return self.publish(number, Body::Gathered(contents));
                 }
                 Ok(())
             }
@@ -133,7 +161,7 @@ impl Connection {
     }
 
     /// The content is complete.
-    fn publish(&mut self, number: u16, body: &[u8]) -> Result<(), Exception> {
+    fn publish(&mut self, number: u16, body: Body<'_>) -> Result<(), Exception> {
         let mut a = std::mem::take(&mut self.channel_mut(number)?.assembly);
         a.stage = Stage::Method;
         let result = self.publish_assembled(number, &a, body);
@@ -147,15 +175,14 @@ impl Connection {
         &mut self,
         number: u16,
         a: &Assembly,
-        body: &[u8],
+        body: Body<'_>,
     ) -> Result<(), Exception> {
         self.note_published();
         self.apply_alarm();
         if a.immediate {
             return Err(Exception::hard(HardCode::NOT_IMPLEMENTED, "immediate=true"));
         }
-        let size = a.body_size.max(body.len() as u64);
-        self.check_size(size, body)?;
+        self.check_size(a.body_size)?;
         self.allow(Permission::Write, true, &a.exchange)?;
         let vhost = self.the_vhost()?;
         let properties = PropertiesRef::unchecked(&a.properties);
@@ -192,7 +219,16 @@ impl Connection {
             properties: raw,
             flags,
         };
-        let message = Message::new(&parts, body);
+        let message = match body {
+            Body::Whole(body) => Message::new(&parts, body),
+            Body::Gathered(contents) if raw == a.properties => {
+                Message::of_contents(&parts, contents)
+            }
+            Body::Gathered(contents) => {
+                let body = contents.len() - a.body_size as usize;
+                Message::new(&parts, &contents[body..])
+            }
+        };
         let (expiration, priority) = closer
             .as_ref()
             .map_or((None, None), |c| (c.expiration, c.priority));
@@ -277,9 +313,8 @@ impl Connection {
         Ok(())
     }
 
-    fn check_size(&self, size: u64, body: &[u8]) -> Result<(), Exception> {
+    fn check_size(&self, size: u64) -> Result<(), Exception> {
         let max = self.settings.max_message_bytes;
-        let size = size.max(body.len() as u64);
         if size <= max {
             return Ok(());
         }

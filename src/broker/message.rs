@@ -139,6 +139,33 @@ pub struct Parts<'a> {
     pub flags: u8,
 }
 
+impl<'a> Parts<'a> {
+    fn in_order(&self) -> [&'a [u8]; 3] {
+        [
+            self.exchange.as_bytes(),
+            self.routing_key.as_bytes(),
+            self.properties,
+        ]
+    }
+
+    /// Bytes of them all: where the body starts in the contents of a message.
+    pub fn len(&self) -> usize {
+        self.in_order().iter().map(|part| part.len()).sum()
+    }
+
+    /// Whether they are all empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes them as they stand before the body in the contents of a message.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        for part in self.in_order() {
+            out.extend_from_slice(part);
+        }
+    }
+}
+
 /// `delivery_mode` is 2.
 pub const FLAG_PERSISTENT: u8 = 1;
 
@@ -149,7 +176,7 @@ macro_rules! in_class {
     ($len:expr, $head:expr, $($class:literal)+) => {
         match $len {
             $( n if n <= $class => Arc::new($head.with([0u8; $class])) as Arc<Stored<[u8]>>, )+
-            _ => Arc::new($head.with_large($len)) as Arc<Stored<[u8]>>,
+            _ => unreachable!("larger contents have a block of their own"),
         }
     };
 }
@@ -164,6 +191,17 @@ struct Head {
 }
 
 impl Head {
+    fn of(parts: &Parts<'_>, body_len: usize) -> Head {
+        Head {
+            body_len: u32::try_from(body_len).expect("bodies are below the hard cap of 512 MiB"),
+            properties_len: u32::try_from(parts.properties.len())
+                .expect("properties fit in one frame"),
+            exchange_len: u8::try_from(parts.exchange.len()).expect("a short string"),
+            routing_key_len: u8::try_from(parts.routing_key.len()).expect("a short string"),
+            flags: parts.flags,
+        }
+    }
+
     fn with<const N: usize>(self, inline: [u8; N]) -> Stored<[u8; N]> {
         Stored {
             body_len: self.body_len,
@@ -176,10 +214,10 @@ impl Head {
         }
     }
 
-    fn with_large(self, len: usize) -> Stored<[u8; 0]> {
+    fn with_large(self, large: Vec<u8>) -> Arc<Stored<[u8]>> {
         let mut stored = self.with([]);
-        stored.large = vec![0; len].into_boxed_slice();
-        stored
+        stored.large = large.into_boxed_slice();
+        Arc::new(stored)
     }
 }
 
@@ -197,29 +235,19 @@ impl Message {
         body_len: usize,
         chunks: impl Iterator<Item = &'a [u8]>,
     ) -> Message {
-        let head = Head {
-            body_len: u32::try_from(body_len).expect("bodies are below the hard cap of 512 MiB"),
-            properties_len: u32::try_from(parts.properties.len())
-                .expect("properties fit in one frame"),
-            exchange_len: u8::try_from(parts.exchange.len()).expect("a short string"),
-            routing_key_len: u8::try_from(parts.routing_key.len()).expect("a short string"),
-            flags: parts.flags,
-        };
-        let len =
-            parts.exchange.len() + parts.routing_key.len() + parts.properties.len() + body_len;
+        let head = Head::of(parts, body_len);
+        let len = parts.len() + body_len;
+        if len > INLINE_MAX_BYTES {
+            let mut large = Vec::with_capacity(len);
+            parts.put(&mut large);
+            chunks.for_each(|chunk| large.extend_from_slice(chunk));
+            Resident::add((len + MESSAGE_OVERHEAD_BYTES) as i64);
+            return Message(head.with_large(large));
+        }
         let mut shared = in_class!(len, head, 48 96 160 256 384 576 832 1152);
         let stored = Arc::get_mut(&mut shared).expect("nobody else has seen it yet");
-        let mut rest: &mut [u8] = if len > INLINE_MAX_BYTES {
-            &mut stored.large
-        } else {
-            &mut stored.inline
-        };
-        let fixed = [
-            parts.exchange.as_bytes(),
-            parts.routing_key.as_bytes(),
-            parts.properties,
-        ];
-        for part in fixed {
+        let mut rest: &mut [u8] = &mut stored.inline;
+        for part in parts.in_order() {
             rest = put(rest, part);
         }
         for chunk in chunks {
@@ -227,6 +255,17 @@ impl Message {
         }
         Resident::add((len + MESSAGE_OVERHEAD_BYTES) as i64);
         Message(shared)
+    }
+
+    /// Builds a message of contents that were put together as they came, without copying them:
+    /// what [`Parts::put`] wrote, and the body behind it.
+    pub fn of_contents(parts: &Parts<'_>, contents: Vec<u8>) -> Message {
+        let body_len = contents.len() - parts.len();
+        if contents.len() <= INLINE_MAX_BYTES {
+            return Self::new(parts, &contents[parts.len()..]);
+        }
+        Resident::add((contents.len() + MESSAGE_OVERHEAD_BYTES) as i64);
+        Message(Head::of(parts, body_len).with_large(contents))
     }
 
     /// Exchange, routing key, properties and body, one after the other, as the log stores them.
