@@ -238,8 +238,8 @@ fn a_short_ttl_behind_a_long_one_expires_on_time() {
         ..QueueSettings::default()
     });
     let mut fx = Effects::default();
-    let mut all: Vec<Incoming> = (1..=1000).map(|n| incoming(n, 0, 1_000_000)).collect();
-    all.push(incoming(1001, 0, 50));
+    let mut all: Vec<Incoming> = (1..=100_000).map(|n| incoming(n, 0, 1_000_000)).collect();
+    all.push(incoming(100_001, 0, 50));
     q.enqueue(&mut all, 1, &mut fx);
     assert_eq!(fx.deadlines.last().map(|(_, at)| *at), Some(50));
     q.tick(49, &mut fx);
@@ -247,11 +247,11 @@ fn a_short_ttl_behind_a_long_one_expires_on_time() {
     q.tick(50, &mut fx);
     assert_eq!(
         fx.dead.iter().map(|d| number(&d.entry)).collect::<Vec<_>>(),
-        [1001]
+        [100_001]
     );
     assert_eq!(
         (fx.dead[0].reason, q.counts().ready),
-        (DeathReason::Expired, 1000)
+        (DeathReason::Expired, 100_000)
     );
 }
 

@@ -1,0 +1,202 @@
+//! What a message costs in a queue: enqueued in a batch, handed to a consumer, acknowledged; without
+//! expiration and with it. The first figure must not depend on the others being possible.
+//!
+//! `cargo bench --bench queue`
+
+use std::hint::black_box;
+use std::sync::{Arc, Mutex};
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use leveret::broker::arguments::QueueSettings;
+use leveret::broker::effects::Effects;
+use leveret::broker::message::{FLAG_PERSISTENT, Message, Parts};
+use leveret::broker::outlet::{ConsumerKey, Delivery, Notice, Outlet, Room};
+use leveret::broker::ports::{Bell, MessageId, QueueId};
+use leveret::broker::queue::{
+    ConsumerInfo, DeliveryRef, Incoming, Queue, QueueInfo, Settle, residency,
+};
+use leveret::protocol::field_table::FieldTable;
+
+/// Messages that one read brings.
+const BATCH: u64 = 64;
+
+/// Messages that wait before the measured ones come, and stay.
+const WAITING: u64 = 100_000;
+
+#[derive(Default)]
+struct Sink(Mutex<Vec<Delivery>>);
+
+impl Bell for Sink {
+    fn ring(&self) {}
+}
+
+impl Outlet for Sink {
+    fn room(&self, _: &Arc<Queue>, _: u32) -> Option<Room> {
+        Some(Room {
+            deliveries: 1000,
+            bytes: 1 << 20,
+        })
+    }
+
+    fn push(&self, deliveries: &mut Vec<Delivery>) -> bool {
+        self.0.lock().expect("one thread").append(deliveries);
+        true
+    }
+
+    fn withdraw(&self, _: ConsumerKey) -> Vec<Delivery> {
+        Vec::new()
+    }
+
+    fn notify(&self, _: Notice) -> bool {
+        true
+    }
+}
+
+fn queue(max_priority: Option<u8>) -> Arc<Queue> {
+    Queue::new(QueueInfo {
+        id: QueueId(1),
+        vhost: "/".into(),
+        name: "q".into(),
+        durable: true,
+        auto_delete: false,
+        exclusive_owner: None,
+        arguments: FieldTable::new(),
+        settings: QueueSettings {
+            max_priority,
+            ..QueueSettings::default()
+        },
+        delays: None,
+    })
+}
+
+fn message() -> Message {
+    let parts = Parts {
+        exchange: "",
+        routing_key: "q",
+        properties: &[0x10, 0, 2],
+        flags: FLAG_PERSISTENT,
+    };
+    Message::new(&parts, &[7; 16])
+}
+
+fn consumer(sink: &Arc<Sink>) -> ConsumerInfo {
+    ConsumerInfo {
+        key: ConsumerKey {
+            slot: 0,
+            generation: 0,
+        },
+        tag: "c".into(),
+        outlet: sink.clone(),
+        no_ack: false,
+        exclusive: false,
+        priority: 0,
+        prefetch_count: 0,
+        timeout: 0,
+        channel_credit: None,
+    }
+}
+
+/// A batch in, out, and acknowledged.
+struct Round {
+    queue: Arc<Queue>,
+    sink: Arc<Sink>,
+    message: Message,
+    incoming: Vec<Incoming>,
+    refs: Vec<DeliveryRef>,
+    fx: Effects,
+    number: u64,
+}
+
+impl Round {
+    fn new(max_priority: Option<u8>) -> Round {
+        let sink = Arc::new(Sink::default());
+        let queue = queue(max_priority);
+        let mut fx = Effects::default();
+        let consuming = queue.consume(consumer(&sink), 1, &mut fx);
+        assert!(consuming.is_ok(), "nobody is exclusive");
+        Round {
+            queue,
+            sink,
+            message: message(),
+            incoming: Vec::new(),
+            refs: Vec::new(),
+            fx,
+            number: 0,
+        }
+    }
+
+    fn run(&mut self, expires_at: impl Fn(u64) -> u64) {
+        for _ in 0..BATCH {
+            self.number += 1;
+            self.incoming.push(Incoming {
+                message: self.message.clone(),
+                id: MessageId(self.number),
+                expires_at: expires_at(self.number),
+                priority: 0,
+                reserved: false,
+                redelivered: false,
+            });
+        }
+        self.queue.enqueue(&mut self.incoming, 1, &mut self.fx);
+        let delivered = std::mem::take(&mut *self.sink.0.lock().expect("one thread"));
+        self.refs.extend(delivered.iter().map(|d| DeliveryRef {
+            slot: d.slot,
+            seq: d.entry.seq,
+        }));
+        self.queue.settle(&self.refs, Settle::Ack, 1, &mut self.fx);
+        self.refs.clear();
+        black_box(&self.fx.settles);
+        self.fx = Effects::default();
+    }
+}
+
+fn main() {
+    residency::set_budget(1 << 30);
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut group = criterion.benchmark_group("through");
+    group.throughput(Throughput::Elements(BATCH));
+    group.bench_function("no expiration", |b| {
+        let mut round = Round::new(None);
+        b.iter(|| round.run(|_| 0));
+    });
+    group.bench_function("one expiration for all", |b| {
+        let mut round = Round::new(None);
+        b.iter(|| round.run(|_| 1_000_000));
+    });
+    group.bench_function("any expiration", |b| {
+        let mut round = Round::new(None);
+        b.iter(|| round.run(|n| 1_000_000 + n * 2_654_435_761 % 1_000_000));
+    });
+    group.bench_function("priorities", |b| {
+        let mut round = Round::new(Some(9));
+        b.iter(|| round.run(|_| 0));
+    });
+    group.finish();
+    let mut group = criterion.benchmark_group("expire one behind the waiting");
+    for waiting in [1_000, WAITING] {
+        group.bench_function(BenchmarkId::from_parameter(waiting), |b| {
+            let q = queue(None);
+            let mut fx = Effects::default();
+            let one = |number, expires_at| Incoming {
+                message: message(),
+                id: MessageId(number),
+                expires_at,
+                priority: 0,
+                reserved: false,
+                redelivered: false,
+            };
+            let mut all: Vec<_> = (1..=waiting).map(|n| one(n, u64::MAX)).collect();
+            q.enqueue(&mut all, 1, &mut fx);
+            let mut now = 1;
+            b.iter(|| {
+                now += 2;
+                q.enqueue(&mut vec![one(waiting + now, now + 1)], now, &mut fx);
+                q.tick(now + 1, &mut fx);
+                assert_eq!(q.counts().ready, waiting);
+                fx = Effects::default();
+            });
+        });
+    }
+    group.finish();
+    criterion.final_summary();
+}
