@@ -208,6 +208,13 @@ pub(super) fn encode_clean_stop(
     end(out, start);
 }
 
+/// Appends a frame that says nothing but that it is there.
+pub(super) fn encode_mark(out: &mut Vec<u8>, place: &Place) {
+    let start = begin(out, place, 0);
+    put_pairs(out, SETTLES, &[]);
+    end(out, start);
+}
+
 /// Appends the frame that ends a segment that another one follows.
 pub(super) fn encode_seal(out: &mut Vec<u8>, place: &Place) {
     let start = begin(out, place, 0);

@@ -153,6 +153,21 @@ impl Inner {
             .join(format!("{number:010}.segment"))
     }
 
+    /// Stages a frame without messages: at most `len` bytes beside header, kind and count.
+    fn stage(&self, len: usize, encode: impl FnOnce(&mut Vec<u8>, &format::Place)) {
+        let mut guard = self.lock();
+        let s = &mut *guard;
+        let len = format::FRAME_HEADER + 5 + len;
+        let watermark = self.durable.load(Ordering::Relaxed);
+        let (place, chunk) = s.room(len, self.options.segment_bytes, watermark);
+        let before = s.chunks[chunk].bytes.len();
+        encode(&mut s.chunks[chunk].bytes, &place);
+        s.staged(before, chunk);
+        if let Some(active) = s.segments.by_number.get_mut(&place.segment) {
+            active.note_frame(place.first_id, place.offset);
+        }
+    }
+
     fn fail(&self, why: &io::Error) {
         tracing::error!("the message log failed, nothing more is accepted: {why}");
         self.failed.store(true, Ordering::Release);
@@ -240,6 +255,11 @@ impl SegmentedLog {
         let Some(copies) = self.recovered.lock().expect(UNPOISONED).take() else {
             return;
         };
+        if copies.follow_a_clean_stop() {
+            // Should this life end without another frame, and not in order, the clean stop before it
+            // must not say what had been delivered.
+            self.inner.stage(0, format::encode_mark);
+        }
         copies.visit(&mut self.inner.lock(), known, each);
         self.inner.reclaim.notify_one();
     }
@@ -405,20 +425,10 @@ impl MessageLog for SegmentedLog {
 
     fn close(&self, redelivered: &[(QueueId, MessageId)]) -> io::Result<()> {
         let inner = &self.inner;
-        {
-            let mut guard = inner.lock();
-            let s = &mut *guard;
-            let len = format::FRAME_HEADER + 5 + redelivered.len() * 16;
-            let watermark = inner.durable.load(Ordering::Relaxed);
-            let (place, chunk) = s.room(len, inner.options.segment_bytes, watermark);
-            let before = s.chunks[chunk].bytes.len();
-            format::encode_clean_stop(&mut s.chunks[chunk].bytes, redelivered, &place);
-            s.staged(before, chunk);
-            if let Some(active) = s.segments.by_number.get_mut(&place.segment) {
-                active.note_frame(place.first_id, place.offset);
-            }
-            s.stopping = true;
-        }
+        inner.stage(redelivered.len() * 16, |out, place| {
+            format::encode_clean_stop(out, redelivered, place);
+        });
+        inner.lock().stopping = true;
         inner.work.notify_all();
         inner.reclaim.notify_all();
         for thread in std::mem::take(&mut *self.threads.lock().expect(UNPOISONED)) {

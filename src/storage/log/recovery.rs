@@ -64,6 +64,11 @@ impl Copies {
         }
     }
 
+    /// Whether there are any, and the last life ended in order.
+    pub(super) fn follow_a_clean_stop(&self) -> bool {
+        self.redelivered.is_some() && !self.runs.is_empty()
+    }
+
     pub(super) fn visit(
         mut self,
         staging: &mut super::Staging,

@@ -395,6 +395,15 @@ fn after_a_clean_stop_only_what_was_delivered_is_redelivered() {
         flags.extend((0..run.count).map(|_| run.redelivered))
     });
     assert_eq!(flags, [false, true, false]);
+    // Nothing is published or settled in this life, and it does not end in order.
+    wait(&log, log.staged());
+    drop(log);
+    let (log, _) = open(dir.path(), &disk);
+    flags.clear();
+    log.recover(&|_| true, &mut |run| {
+        flags.extend((0..run.count).map(|_| run.redelivered))
+    });
+    assert_eq!(flags, [true, true, true]);
 }
 
 #[test]
