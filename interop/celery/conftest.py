@@ -22,9 +22,9 @@ DEADLINE_S = 30
 class Worker:
     """`celery worker` with two processes. Its output is kept, to be shown when it does not start."""
 
-    def __init__(self):
+    def __init__(self, app="tasks"):
         self.name = f"interop-{uuid.uuid4().hex[:8]}@localhost"
-        command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-n", self.name, "-c", "2", "-l", "info"]
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", self.name, "-c", "2", "-l", "info"]
         self._process = subprocess.Popen(
             command,
             cwd=os.path.dirname(__file__),
