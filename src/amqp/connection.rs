@@ -527,8 +527,18 @@ impl Connection {
 
     // ----- the batch --------------------------------------------------------------------------
 
-    /// Notes a publish that has to be confirmed.
-    pub(super) fn expect_confirm(&mut self, channel: u16, seqno: u64, number: u32, durable: bool) {
+    /// Notes that a publish, by its number in the batch, has to be confirmed, if its channel asked for
+    /// that.
+    pub(super) fn expect_confirm(&mut self, channel: u16, number: u32, durable: bool) {
+        let ch = self.channels.get_mut(usize::from(channel));
+        let Some(confirms) = ch
+            .and_then(Option::as_mut)
+            .and_then(|c| c.confirms.as_mut())
+        else {
+            return;
+        };
+        let seqno = confirms.next();
+        self.counted.received_confirm += 1;
         self.unconfirmed.push(Unconfirmed {
             channel,
             seqno,

@@ -162,10 +162,7 @@ impl Connection {
         for message in source.map(|s| s.recent()).unwrap_or_default() {
             let raw = PropertiesRef::unchecked(message.properties());
             let found = route_to(vhost, spec.destination, message.routing_key(), raw);
-            let (expiration, priority) = (detour::expiration_of(raw), raw.priority());
-            self.batch
-                .publish(&message, &found.queues, expiration, priority, self.now);
-            detour::follow(&mut self.batch, &found.detours, &message, self.now);
+            detour::send_again(&mut self.batch, &message, &found, self.now);
         }
         Ok(lsn)
     }

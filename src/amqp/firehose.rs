@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::connection::Connection;
-use crate::broker::dead_letter::string_array;
+use super::settings::NODE_NAME;
+use crate::broker::dead_letter::routing_keys;
 use crate::broker::message::{Message, Parts};
 use crate::broker::outlet::Delivery;
 use crate::broker::queue::Queue;
@@ -54,11 +55,8 @@ impl Connection {
         if message.exchange() == TRACE_EXCHANGE {
             return;
         }
-        let headers = PropertiesRef::unchecked(message.properties()).headers();
-        let headers = headers.map(|h| h.to_table());
-        let mut keys = vec![FieldValue::from(message.routing_key())];
-        let copies = string_array(headers.as_ref(), "CC");
-        keys.extend(copies.iter().map(|k| FieldValue::from(k.as_str())));
+        let keys = routing_keys(message);
+        let keys = keys.iter().map(|k| FieldValue::from(k.as_str())).collect();
         let redelivered = ("redelivered", FieldValue::I32(redelivered.into()));
         self.trace(
             vhost,
@@ -110,7 +108,7 @@ impl Connection {
             "properties",
             table(&PropertiesRef::unchecked(message.properties()).into()),
         );
-        t.insert("node", "rabbit@localhost");
+        t.insert("node", NODE_NAME);
         t.insert("vhost", &*vhost.name);
         t.insert("connection", connection.as_str());
         t.insert("channel", FieldValue::I32(number.into()));

@@ -55,7 +55,7 @@ impl Assembly {
             properties: &self.properties,
             flags: 0,
         };
-        let whole = parts.len() + self.body_size as usize;
+        let whole = parts.prefix_len() + self.body_size as usize;
         let have = self.contents.capacity();
         if self.gathered == 0 {
             self.contents.reserve_exact(whole.min(GATHER_BYTES));
@@ -91,7 +91,7 @@ impl Connection {
             (Stage::Header, FrameKind::Header) => {
                 let header = parse_content_header(frame.payload).map_err(|e| errors::decode(&e))?;
                 if header.weight != 0 {
-                    return Err(no_header());
+                    return Err(expected(Stage::Header));
                 }
                 if header.class_id != CLASS_BASIC {
                     let text = format!(
@@ -151,12 +151,7 @@ impl Connection {
                 }
                 Ok(())
             }
-            (Stage::Method, _) => Err(no_method()),
-            (Stage::Header, _) => Err(no_header()),
-            (Stage::Body, _) => {
-                let text = "expected content body, got non content body frame instead";
-                Err(Exception::hard(HardCode::UNEXPECTED_FRAME, text))
-            }
+            (stage, _) => Err(expected(stage)),
         }
     }
 
@@ -239,78 +234,76 @@ impl Connection {
         {
             return self.publish_reply(number, a, message);
         }
-        if vhost.is_traced() {
-            let copies = closer.iter().flat_map(|c| &c.keys).map(String::as_str);
-            let keys: Vec<&str> = std::iter::once(a.routing_key.as_str())
+        let copies = closer.map(|c| c.keys).unwrap_or_default();
+        let keys = || -> Vec<&str> {
+            let copies = copies.iter().map(String::as_str);
+            std::iter::once(a.routing_key.as_str())
                 .chain(copies)
-                .collect();
-            let found = route_keys(&vhost, &a.exchange, &keys, properties).unwrap_or_default();
-            self.trace_publish(&vhost, number, &message, &keys, &found.queues);
+                .collect()
+        };
+        let mut rare = None;
+        if !copies.is_empty() {
+            // All keys at once: an alternate exchange is for what none of them routes.
+            rare = route_keys(&vhost, &a.exchange, &keys(), properties);
+        }
+        if vhost.is_traced() {
+            let found = match rare.take() {
+                Some(found) => found,
+                None => {
+                    let routes = &mut self.channel_mut(number)?.routes;
+                    let found = routes.route(&vhost, &a.exchange, &a.routing_key, properties);
+                    found.map_err(|e| route_error(&e, a, &vhost.name))?.clone()
+                }
+            };
+            self.trace_publish(&vhost, number, &message, &keys(), &found.queues);
+            rare = Some(found);
         }
         let (batch, ch) = self.channels_entry(number)?;
-        let found = ch
-            .routes
-            .route(&vhost, &a.exchange, &a.routing_key, properties)
-            .map_err(|e| route_error(&e, a, &vhost.name))?;
-        let more;
-        let found = match closer.as_ref().filter(|c| !c.keys.is_empty()) {
-            None => found,
-            Some(c) => {
-                // All keys at once: an alternate exchange is for what none of them routes.
-                let mut keys = vec![a.routing_key.as_str()];
-                keys.extend(c.keys.iter().map(String::as_str));
-                more = route_keys(&vhost, &a.exchange, &keys, properties).unwrap_or_default();
-                &more
-            }
+        let found = match &rare {
+            Some(found) => found,
+            None => ch
+                .routes
+                .route(&vhost, &a.exchange, &a.routing_key, properties)
+                .map_err(|e| route_error(&e, a, &vhost.name))?,
         };
-        if found.guarded {
-            let mut keys = vec![a.routing_key.clone()];
-            keys.extend(closer.map(|c| c.keys).unwrap_or_default());
-            let once = Once {
+        if found.guarded || ch.tx.is_some() {
+            let once = || Once {
                 exchange: a.exchange.clone(),
-                keys,
+                keys: keys().into_iter().map(str::to_string).collect(),
             };
             let publish = TxPublish {
                 message,
-                queues: Vec::new(),
-                detours: Vec::new(),
-                once: Some(once),
+                once: found.guarded.then(once),
+                found: found.clone(),
                 expiration,
                 priority,
                 mandatory: a.mandatory,
             };
             return match &mut ch.tx {
                 Some(tx) => tx.publish(publish),
-                None => self.publish_once(number, &publish),
+                None => self.publish_once(number, publish),
             };
         }
-        if let Some(tx) = &mut ch.tx {
-            return tx.publish(TxPublish {
-                message,
-                queues: found.queues.clone(),
-                detours: found.detours.clone(),
-                once: None,
-                expiration,
-                priority,
-                mandatory: a.mandatory,
-            });
-        }
-        let unroutable = found.queues.is_empty() && !found.is_delayed();
-        let (at, mut durable) = batch.publish(&message, &found.queues, expiration, priority, now);
-        if !found.detours.is_empty() {
-            durable |= detour::follow(batch, &found.detours, &message, now);
-        }
-        let seqno = ch.confirms.as_mut().map(super::confirms::Confirms::next);
+        let unroutable = found.is_unroutable();
+        let (at, durable) = detour::send(batch, &message, found, expiration, priority, now);
+        self.published(number, a.mandatory, &message, unroutable);
+        self.expect_confirm(number, at, durable);
+        Ok(())
+    }
+
+    /// Counts a publish, and returns a mandatory one that nobody takes.
+    pub(super) fn published(
+        &mut self,
+        number: u16,
+        mandatory: bool,
+        message: &Message,
+        unroutable: bool,
+    ) {
         if unroutable {
-            self.unroutable(number, a.mandatory, &message);
+            self.unroutable(number, mandatory, message);
         } else {
             self.counted.routed += 1;
         }
-        if let Some(seqno) = seqno {
-            self.counted.received_confirm += 1;
-            self.expect_confirm(number, seqno, at, durable);
-        }
-        Ok(())
     }
 
     fn check_size(&self, size: u64) -> Result<(), Exception> {
@@ -381,12 +374,7 @@ impl Connection {
             None => self.unroutable(number, a.mandatory, &message),
         }
         let nothing = self.batch.publish_nowhere();
-        let ch = self.channel_mut(number)?;
-        if let Some(confirms) = &mut ch.confirms {
-            let seqno = confirms.next();
-            self.counted.received_confirm += 1;
-            self.expect_confirm(number, seqno, nothing, false);
-        }
+        self.expect_confirm(number, nothing, false);
         Ok(())
     }
 
@@ -472,15 +460,15 @@ struct Closer {
     rewritten: Option<Vec<u8>>,
 }
 
-/// Something else came.
-pub(super) fn no_header() -> Exception {
-    let text = "expected content header for class 60, got non content header frame instead";
-    Exception::hard(HardCode::UNEXPECTED_FRAME, text)
-}
-
-/// Content came without a method.
-pub(super) fn no_method() -> Exception {
-    let text = "expected method frame, got non method frame instead";
+/// Something else came than what has to come next.
+pub(super) fn expected(stage: Stage) -> Exception {
+    let text = match stage {
+        Stage::Method => "expected method frame, got non method frame instead",
+        Stage::Header => {
+            "expected content header for class 60, got non content header frame instead"
+        }
+        Stage::Body => "expected content body, got non content body frame instead",
+    };
     Exception::hard(HardCode::UNEXPECTED_FRAME, text)
 }
 

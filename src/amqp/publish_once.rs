@@ -7,6 +7,7 @@ use super::errors::Exception;
 use super::tx::TxPublish;
 use crate::broker::deduplication::Admission;
 use crate::broker::detour::{self, Found};
+use crate::broker::message::Message;
 use crate::broker::routing::route_once;
 use crate::protocol::properties::PropertiesRef;
 
@@ -21,45 +22,58 @@ impl Connection {
     pub(super) fn publish_once(
         &mut self,
         number: u16,
-        publish: &TxPublish,
+        mut publish: TxPublish,
     ) -> Result<(), Exception> {
         // What came before takes no turn.
         self.flush();
         let broker = self.broker.clone();
         let _turn = broker.take_turn();
-        let (found, admission) = self.look_once(publish)?;
-        let (message, now) = (&publish.message, self.now);
-        let (expiration, priority) = (publish.expiration, publish.priority);
-        let (at, mut durable) =
-            self.batch
-                .publish(message, &found.queues, expiration, priority, now);
-        self.settle_once(at, admission);
-        durable |= detour::follow(&mut self.batch, &found.detours, message, now);
-        let seqno = self.channel_mut(number)?.confirms.as_mut();
-        let seqno = seqno.map(super::confirms::Confirms::next);
-        if found.queues.is_empty() && !found.is_delayed() && !found.duplicate {
-            self.unroutable(number, publish.mandatory, message);
-        } else {
-            self.counted.routed += 1;
-        }
-        if let Some(seqno) = seqno {
-            self.counted.received_confirm += 1;
-            self.expect_confirm(number, seqno, at, durable | found.duplicate);
-        }
+        let (at, durable) = self.send_once(&mut publish)?;
+        let unroutable = publish.found.is_unroutable();
+        self.published(number, publish.mandatory, &publish.message, unroutable);
+        self.expect_confirm(number, at, durable);
         self.flush();
         Ok(())
     }
 
-    /// Where a publish goes now. The caller has the turn, and keeps it until the batch is flushed.
-    pub(super) fn look_once(
+    /// Adds a publish to the batch, for where it goes now if windows look at it. The caller then has
+    /// the turn, and keeps it until the batch is flushed. Returns what [`detour::send`] does.
+    pub(super) fn send_once(&mut self, publish: &mut TxPublish) -> Result<(u32, bool), Exception> {
+        let mut admission = Admission::default();
+        if let Some(once) = &publish.once {
+            (publish.found, admission) = self.look_once(&publish.message, once)?;
+        }
+        let TxPublish {
+            message,
+            found,
+            expiration,
+            priority,
+            ..
+        } = publish;
+        let (at, durable) = detour::send(
+            &mut self.batch,
+            message,
+            found,
+            *expiration,
+            *priority,
+            self.now,
+        );
+        // What windows noted goes with the message, or is taken back if a queue refused that.
+        if self.batch.refused().last() == Some(&at) {
+            admission.take_back();
+        } else {
+            self.batch.define(admission.changes());
+        }
+        Ok((at, durable | found.duplicate))
+    }
+
+    fn look_once(
         &mut self,
-        publish: &TxPublish,
+        message: &Message,
+        once: &Once,
     ) -> Result<(Found, Admission), Exception> {
-        let Some(once) = &publish.once else {
-            return Ok(Default::default());
-        };
         let vhost = self.the_vhost()?;
-        let properties = PropertiesRef::unchecked(publish.message.properties());
+        let properties = PropertiesRef::unchecked(message.properties());
         let admission = Admission::of(properties, self.now);
         let keys: Vec<&str> = once.keys.iter().map(String::as_str).collect();
         let looked = route_once(&vhost, &once.exchange, &keys, admission, properties);
@@ -67,15 +81,5 @@ impl Connection {
             self.batch.wait_behind_all();
         }
         Ok(looked)
-    }
-
-    /// The publish has this number in the batch: what windows noted of it goes with it, or is taken
-    /// back if a queue refused it.
-    pub(super) fn settle_once(&mut self, number: u32, admission: Admission) {
-        if self.batch.refused().last() == Some(&number) {
-            admission.take_back();
-        } else {
-            self.batch.define(admission.changes());
-        }
     }
 }

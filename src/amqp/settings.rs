@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// The name of this node, in RabbitMQ's form; metrics and the firehose tell it.
+pub const NODE_NAME: &str = "rabbit@localhost";
+
 /// Limits and identity, from the configuration.
 #[derive(Clone, Debug)]
 pub struct SessionSettings {

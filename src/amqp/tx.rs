@@ -5,15 +5,13 @@
 //! is told at once, and reaches the queues with the commit. A commit of several queues is one append
 //! to the log, and is answered when that is durable.
 
-use std::sync::Arc;
-
 use super::channel::{Channel, Unacked};
 use super::connection::Connection;
 use super::errors::Exception;
 use super::publish_once::Once;
-use crate::broker::detour::{self, Detour};
+use crate::broker::detour::Found;
 use crate::broker::message::Message;
-use crate::broker::queue::{Queue, Settle};
+use crate::broker::queue::Settle;
 use crate::protocol::methods::tx;
 use crate::protocol::reply_code::SoftCode;
 
@@ -24,8 +22,7 @@ pub const TX_BYTES_MAX: usize = 256 << 20;
 /// A publish that waits for the commit.
 pub(super) struct TxPublish {
     pub(super) message: Message,
-    pub(super) queues: Vec<Arc<Queue>>,
-    pub(super) detours: Vec<Detour>,
+    pub(super) found: Found,
     /// De-duplication windows look at it with the commit, and say where it goes.
     pub(super) once: Option<Once>,
     pub(super) expiration: Option<u64>,
@@ -88,46 +85,24 @@ impl Connection {
     }
 
     pub(super) fn tx_commit(&mut self, number: u16) -> Result<(), Exception> {
-        let now = self.now;
-        let (_, ch) = self.channels_entry(number)?;
+        let ch = self.channel_mut(number)?;
         let mut held = std::mem::take(ch.tx.as_mut().ok_or_else(not_transactional)?);
         let broker = self.broker.clone();
         let once = held.publishes.iter().any(|p| p.once.is_some());
         let _turn = once.then(|| broker.take_turn());
-        let mut duplicates = 0;
-        let mut admissions = Vec::new();
-        for p in held.publishes.iter_mut().filter(|p| p.once.is_some()) {
-            let (found, admission) = self.look_once(p)?;
-            admissions.push(admission);
-            duplicates += u32::from(found.duplicate);
-            // A duplicate is nobody's business any more, not even when it is mandatory.
-            p.mandatory &= !found.duplicate;
-            (p.queues, p.detours) = (found.queues, found.detours);
-        }
-        let (mut credited, mut acknowledged, mut waits) = (0, 0, duplicates > 0);
+        let (mut credited, mut acknowledged, mut waits) = (0, 0, false);
         for (u, how) in &held.settles {
             credited += u32::from(u.credited);
             acknowledged += u64::from(*how == Settle::Ack);
             self.batch.settle(&u.queue, u.delivery, *how);
         }
-        let mut admissions = admissions.into_iter();
-        for p in &held.publishes {
-            let (message, queues) = (&p.message, &p.queues);
-            let batch = &mut self.batch;
-            let (at, durable) = batch.publish(message, queues, p.expiration, p.priority, now);
-            waits |= durable | detour::follow(batch, &p.detours, &p.message, now);
-            if p.once.is_some()
-                && let Some(admission) = admissions.next()
-            {
-                self.settle_once(at, admission);
-            }
+        for p in &mut held.publishes {
+            let (_, durable) = self.send_once(p)?;
+            waits |= durable;
         }
         self.counted.acknowledged += acknowledged;
         for p in &held.publishes {
-            match p.queues.is_empty() && p.detours.is_empty() {
-                true => self.unroutable(number, p.mandatory, &p.message),
-                false => self.counted.routed += 1,
-            }
+            self.published(number, p.mandatory, &p.message, p.found.is_unroutable());
         }
         let flushed = self.flush_batch();
         let refused = !self.batch.refused().is_empty();

@@ -364,7 +364,7 @@ impl QueueSettings {
                 })?;
             }
         }
-        settings.deduplication = DeduplicationSettings::parse(arguments)?;
+        settings.deduplication = DeduplicationSettings::parse(arguments, false)?;
         let given = |list: &'static [&'static str]| {
             list.iter()
                 .copied()

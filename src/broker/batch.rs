@@ -140,18 +140,6 @@ impl Batch {
         (number, logged)
     }
 
-    /// Adds a copy that one queue holds for `delay` milliseconds, as part of the publish that was
-    /// added last. Returns what [`Self::publish`] does.
-    pub fn publish_beside(
-        &mut self,
-        message: &Message,
-        queue: &Arc<Queue>,
-        delay: u64,
-        now: u64,
-    ) -> (u32, bool) {
-        self.publish(message, std::slice::from_ref(queue), Some(delay), None, now)
-    }
-
     /// Adds a dead letter. In RabbitMQ it is still redelivered if it was delivered before it died.
     pub fn publish_dead(
         &mut self,

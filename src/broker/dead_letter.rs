@@ -29,21 +29,17 @@ pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64)
         return release(batch, &vhost, message, now);
     }
     let mut properties = Properties::from(PropertiesRef::unchecked(message.properties()));
-    let carbon_copies = string_array(properties.headers.as_ref(), "CC");
-    let mut keys: Vec<&str> = Vec::new();
-    match &target.routing_key {
-        Some(key) => keys.push(key),
-        None => {
-            keys.push(message.routing_key());
-            keys.extend(carbon_copies.iter().map(String::as_str));
-        }
-    }
+    let routing_keys = routing_keys(message);
+    let keys: Vec<&str> = match &target.routing_key {
+        Some(key) => vec![key],
+        None => routing_keys.iter().map(String::as_str).collect(),
+    };
     let deaths = bury(
         &mut properties,
         message,
         &info.name,
         dead.reason,
-        &carbon_copies,
+        &routing_keys,
         now,
     );
     let encoded = properties.encode();
@@ -72,15 +68,19 @@ pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64)
 /// The time of a delayed message has come: it is routed as it was published.
 fn release(batch: &mut Batch, vhost: &Vhost, message: &Message, now: u64) {
     let raw = PropertiesRef::unchecked(message.properties());
-    let carbon_copies = string_array(raw.headers().map(|h| h.to_table()).as_ref(), "CC");
-    let mut keys = vec![message.routing_key()];
-    keys.extend(carbon_copies.iter().map(String::as_str));
+    let keys = routing_keys(message);
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let found = route_keys(vhost, message.exchange(), &keys, raw).unwrap_or_default();
-    let (expiration, priority) = (detour::expiration_of(raw), raw.priority());
-    if !found.queues.is_empty() {
-        batch.publish(message, &found.queues, expiration, priority, now);
-    }
-    detour::follow(batch, &found.detours, message, now);
+    detour::send_again(batch, message, &found, now);
+}
+
+/// All routing keys of a message: the one it was published with, and those of its `CC` header.
+pub fn routing_keys(message: &Message) -> Vec<String> {
+    let headers = PropertiesRef::unchecked(message.properties()).headers();
+    let headers = headers.map(|h| h.to_table());
+    let mut keys = vec![message.routing_key().to_string()];
+    keys.extend(string_array(headers.as_ref(), "CC"));
+    keys
 }
 
 /// The long strings of an array header.
@@ -100,7 +100,7 @@ fn bury(
     message: &Message,
     queue: &str,
     reason: DeathReason,
-    carbon_copies: &[String],
+    routing_keys: &[String],
     now: u64,
 ) -> Vec<FieldTable> {
     let mut headers = properties.headers.take().unwrap_or_default();
@@ -132,8 +132,8 @@ fn bury(
             death
         }
         None => {
-            let mut keys = vec![FieldValue::from(message.routing_key())];
-            keys.extend(carbon_copies.iter().map(|k| FieldValue::from(k.as_str())));
+            let keys = routing_keys.iter();
+            let keys = keys.map(|k| FieldValue::from(k.as_str())).collect();
             let mut death = FieldTable::new();
             death.insert("count", 1i64);
             death.insert("reason", reason.as_str());

@@ -54,17 +54,20 @@ pub struct DeduplicationSettings {
 }
 
 impl DeduplicationSettings {
-    /// Parses the arguments; `None` if they ask for no window.
+    /// Parses the arguments; `None` if they ask for no window, and nothing else does (`implied`).
     ///
     /// # Errors
     /// The first argument that does not do.
-    pub fn parse(arguments: &FieldTable) -> Result<Option<DeduplicationSettings>, ArgumentError> {
+    pub fn parse(
+        arguments: &FieldTable,
+        implied: bool,
+    ) -> Result<Option<DeduplicationSettings>, ArgumentError> {
         let mut settings = DeduplicationSettings {
             header: DEDUPLICATION_HEADER.into(),
             size: DEDUPLICATION_SIZE_DEFAULT,
             ttl: None,
         };
-        let mut on = false;
+        let mut on = implied;
         for argument in DEDUPLICATION_ARGUMENTS {
             let Some(value) = arguments.get(argument) else {
                 continue;
@@ -79,7 +82,7 @@ impl DeduplicationSettings {
     fn set(&mut self, argument: &str, value: &FieldValue, on: &mut bool) -> Result<(), Problem> {
         match argument {
             "x-message-deduplication" => match value {
-                FieldValue::Bool(v) => *on = *v,
+                FieldValue::Bool(v) => *on |= *v,
                 other => return Err(Problem::UnacceptableType(other.type_name())),
             },
             "x-cache-size" => match count(value)? {
@@ -215,7 +218,14 @@ impl Window {
         {
             slots.by_value.remove(&old.value);
         }
-        slots.by_value.insert(slot.value, place);
+        // The latest of a value counts: the store tells them in any order.
+        let known = slots
+            .by_value
+            .get(&slot.value)
+            .and_then(|at| slots.ring[*at]);
+        if known.is_none_or(|s| s.number <= slot.number) {
+            slots.by_value.insert(slot.value, place);
+        }
         slots.next = slots.next.max(slot.number + 1);
     }
 
@@ -425,14 +435,34 @@ mod tests {
     }
 
     #[test]
+    fn the_latest_entry_of_a_value_counts_whatever_the_order_of_the_store() {
+        let w = window(3, Some(100));
+        let mut stored = Vec::new();
+        for now in [0, 100] {
+            stored.extend(admit(&w, message(1i64), now).1);
+        }
+        for order in [[0, 1], [1, 0]] {
+            let again = window(3, Some(100));
+            for at in order {
+                let value = stored[at].value.as_ref().expect("put");
+                again.restore(value).expect("readable");
+            }
+            assert!(!admit(&again, message(1i64), 150).0, "{order:?}");
+        }
+    }
+
+    #[test]
     fn arguments() {
         let parse = |name: &str, v: FieldValue| {
             let mut t = FieldTable::new();
             t.insert("x-message-deduplication", true);
             t.insert(name, v);
-            DeduplicationSettings::parse(&t).map_err(|e| e.problem)
+            DeduplicationSettings::parse(&t, false).map_err(|e| e.problem)
         };
-        assert_eq!(DeduplicationSettings::parse(&FieldTable::new()), Ok(None));
+        assert_eq!(
+            DeduplicationSettings::parse(&FieldTable::new(), false),
+            Ok(None)
+        );
         assert_eq!(parse("x-message-deduplication", false.into()), Ok(None));
         assert_eq!(
             parse("x-cache-size", 5i64.into()).map(|s| s.map(|s| s.size)),

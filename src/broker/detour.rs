@@ -20,7 +20,7 @@ pub enum Detour {
 }
 
 /// Where a message goes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Found {
     /// The queues, each once.
     pub queues: Vec<Arc<Queue>>,
@@ -33,10 +33,44 @@ pub struct Found {
 }
 
 impl Found {
-    /// Whether some exchange keeps it for later.
-    pub fn is_delayed(&self) -> bool {
-        self.detours.iter().any(|d| matches!(d, Detour::Delay(..)))
+    /// Whether nobody takes it: no queue, no exchange that keeps it for later; a duplicate was taken
+    /// before.
+    pub fn is_unroutable(&self) -> bool {
+        let delayed = |d: &Detour| matches!(d, Detour::Delay(..));
+        self.queues.is_empty() && !self.duplicate && !self.detours.iter().any(delayed)
     }
+}
+
+/// Adds a message to the batch, for its queues and its detours. Returns its number there, and whether
+/// some copy has to be durable before it is confirmed; see [`Batch::publish`].
+pub fn send(
+    batch: &mut Batch,
+    message: &Message,
+    found: &Found,
+    expiration: Option<u64>,
+    priority: Option<u8>,
+    now: u64,
+) -> (u32, bool) {
+    let (number, durable) = batch.publish(message, &found.queues, expiration, priority, now);
+    let kept = follow(batch, &found.detours, message, now);
+    (number, durable | kept)
+}
+
+/// Adds a message that was published before, with the expiration and priority of its own.
+pub fn send_again(batch: &mut Batch, message: &Message, found: &Found, now: u64) {
+    let properties = PropertiesRef::unchecked(message.properties());
+    // What is no number was refused when it was published.
+    let expiration = properties
+        .expiration()
+        .and_then(|text| parse_expiration(text).ok());
+    send(
+        batch,
+        message,
+        found,
+        expiration,
+        properties.priority(),
+        now,
+    );
 }
 
 /// Does what the detours say. Returns whether a copy has to be durable before the message is
@@ -51,8 +85,8 @@ pub fn follow(batch: &mut Batch, detours: &[Detour], message: &Message, now: u64
                     continue;
                 };
                 let message = waits(message, &exchange.info.name);
-                let (_, kept) = batch.publish_beside(&message, waiting, *delay, now);
-                durable |= kept;
+                let waiting = std::slice::from_ref(waiting);
+                durable |= batch.publish(&message, waiting, Some(*delay), None, now).1;
             }
         }
     }
@@ -74,9 +108,4 @@ fn waits(message: &Message, exchange: &str) -> Message {
         flags: message.flags(),
     };
     Message::new(&parts, message.body())
-}
-
-/// The message's own TTL, milliseconds. What is no number was refused when it was published.
-pub fn expiration_of(properties: PropertiesRef<'_>) -> Option<u64> {
-    parse_expiration(properties.expiration()?).ok()
 }

@@ -149,13 +149,8 @@ impl<'a> Parts<'a> {
     }
 
     /// Bytes of them all: where the body starts in the contents of a message.
-    pub fn len(&self) -> usize {
+    pub fn prefix_len(&self) -> usize {
         self.in_order().iter().map(|part| part.len()).sum()
-    }
-
-    /// Whether they are all empty.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Writes them as they stand before the body in the contents of a message.
@@ -235,15 +230,14 @@ impl Message {
         body_len: usize,
         chunks: impl Iterator<Item = &'a [u8]>,
     ) -> Message {
-        let head = Head::of(parts, body_len);
-        let len = parts.len() + body_len;
+        let len = parts.prefix_len() + body_len;
         if len > INLINE_MAX_BYTES {
             let mut large = Vec::with_capacity(len);
             parts.put(&mut large);
             chunks.for_each(|chunk| large.extend_from_slice(chunk));
-            Resident::add((len + MESSAGE_OVERHEAD_BYTES) as i64);
-            return Message(head.with_large(large));
+            return Self::of_contents(parts, large);
         }
+        let head = Head::of(parts, body_len);
         let mut shared = in_class!(len, head, 48 96 160 256 384 576 832 1152);
         let stored = Arc::get_mut(&mut shared).expect("nobody else has seen it yet");
         let mut rest: &mut [u8] = &mut stored.inline;
@@ -260,9 +254,9 @@ impl Message {
     /// Builds a message of contents that were put together as they came, without copying them:
     /// what [`Parts::put`] wrote, and the body behind it.
     pub fn of_contents(parts: &Parts<'_>, contents: Vec<u8>) -> Message {
-        let body_len = contents.len() - parts.len();
+        let body_len = contents.len() - parts.prefix_len();
         if contents.len() <= INLINE_MAX_BYTES {
-            return Self::new(parts, &contents[parts.len()..]);
+            return Self::new(parts, &contents[parts.prefix_len()..]);
         }
         Resident::add((contents.len() + MESSAGE_OVERHEAD_BYTES) as i64);
         Message(Head::of(parts, body_len).with_large(contents))

@@ -138,19 +138,19 @@ impl Broker {
         let mut records = Records::default();
         let entries = stored.iter();
         for (kind, key, value) in entries.filter(|(k, ..)| *k == DefinitionKind::Deduplication) {
-            let window = deduplication::owner(key).map(|id| windows.get(&id));
-            match window {
-                Ok(None) => records.definitions.push(ports::DefinitionChange {
-                    kind: *kind,
-                    key: key.clone(),
-                    value: None,
-                }),
-                Ok(Some(window)) => {
-                    if let Err(error) = window.restore(value) {
-                        skipped.push(("an entry of a de-duplication window".into(), error));
-                    }
+            let restored = deduplication::owner(key).and_then(|id| match windows.get(&id) {
+                Some(window) => window.restore(value),
+                None => {
+                    records.definitions.push(ports::DefinitionChange {
+                        kind: *kind,
+                        key: key.clone(),
+                        value: None,
+                    });
+                    Ok(())
                 }
-                Err(error) => skipped.push(("an entry of a de-duplication window".into(), error)),
+            });
+            if let Err(error) = restored {
+                skipped.push(("an entry of a de-duplication window".into(), error));
             }
         }
         if !records.is_empty() {

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use crate::amqp;
+use crate::amqp::{self, settings::NODE_NAME};
 use crate::clock;
 use crate::config::Config;
 use crate::storage::SegmentedLog;
@@ -267,7 +267,7 @@ impl Metrics {
         );
         let p = &shared.config.protocol;
         let identity = [
-            ("rabbitmq_node", "rabbit@localhost"),
+            ("rabbitmq_node", NODE_NAME),
             ("rabbitmq_cluster", p.cluster_name.as_str()),
             ("rabbitmq_cluster_permanent_id", p.cluster_name.as_str()),
             ("rabbitmq_endpoint", "aggregated"),

@@ -3,7 +3,7 @@
 use super::{Connection, Phase};
 use crate::amqp::channel::{Phase as ChannelPhase, Stage};
 use crate::amqp::errors::{self, Exception};
-use crate::amqp::publish::{no_header, no_method};
+use crate::amqp::publish::expected;
 use crate::broker::queue::Settle;
 use crate::protocol::frame::{self, FrameKind, FrameRef};
 use crate::protocol::methods::{Method, MethodId, basic, channel, connection};
@@ -29,7 +29,7 @@ impl Connection {
                     ch.phase == ChannelPhase::Open && ch.assembly.stage != Stage::Method
                 });
                 if let Some(ch) = assembling {
-                    let error = expected_content(ch.assembly.stage);
+                    let error = expected(ch.assembly.stage);
                     return Err((number, basic::Publish::ID, error));
                 }
                 let method = match Method::decode(frame.payload) {
@@ -78,7 +78,7 @@ impl Connection {
                     Some(_) => basic::Publish::ID,
                 };
                 if stage.is_none() {
-                    return Err((0, id, no_method()));
+                    return Err((0, id, expected(Stage::Method)));
                 }
                 if stage == Some(Stage::Header)
                     && frame.kind == FrameKind::Header
@@ -252,14 +252,4 @@ fn unknown(frame: &FrameRef<'_>) -> Exception {
         len: frame.payload.len(),
         octets: Octets::of(frame.payload),
     })
-}
-
-fn expected_content(stage: Stage) -> Exception {
-    match stage {
-        Stage::Body => Exception::hard(
-            HardCode::UNEXPECTED_FRAME,
-            "expected content body, got non content body frame instead",
-        ),
-        _ => no_header(),
-    }
 }

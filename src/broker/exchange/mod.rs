@@ -178,16 +178,10 @@ impl ExchangeInfo {
 
     /// What its arguments say about de-duplication; they were checked when it was declared.
     pub fn deduplication(&self) -> Option<DeduplicationSettings> {
-        match self.kind {
-            ExchangeType::Deduplication => {
-                let mut arguments = self.arguments.clone();
-                arguments.insert("x-message-deduplication", true);
-                DeduplicationSettings::parse(&arguments)
-            }
-            _ => DeduplicationSettings::parse(&self.arguments),
-        }
-        .ok()
-        .flatten()
+        let implied = self.kind == ExchangeType::Deduplication;
+        DeduplicationSettings::parse(&self.arguments, implied)
+            .ok()
+            .flatten()
     }
 
     /// `alternate-exchange`: where messages go that find no queue.

@@ -82,7 +82,7 @@ pub(super) fn check_exchange(
     {
         return Err(TopologyError::CacheSize);
     }
-    DeduplicationSettings::parse(d.arguments)
+    DeduplicationSettings::parse(d.arguments, false)
         .map_err(|e| TopologyError::ExchangeArgument(d.name.into(), e))?;
     match kind {
         ExchangeType::ConsistentHash => {

@@ -151,8 +151,6 @@ struct Recovery<'a> {
 struct Torn {
     number: u32,
     path: PathBuf,
-    /// Bytes of it that are good; none: it goes, too.
-    len: u32,
 }
 
 /// The number of a segment by its file's name.
@@ -310,7 +308,6 @@ impl Recovery<'_> {
             self.torn = Some(Torn {
                 number,
                 path: path.to_path_buf(),
-                len: segment.as_ref().map_or(0, |s| s.len),
             });
         }
         let Some(mut segment) = segment else {
@@ -349,12 +346,10 @@ impl Recovery<'_> {
             self.files.remove(&path)?;
         }
         self.files.sync_dir(&dir)?;
-        if torn.len == 0 {
+        let Some(segment) = self.found.segments.by_number.get_mut(&torn.number) else {
+            // Nothing of it survived.
             self.files.remove(&torn.path)?;
             return self.files.sync_dir(&dir);
-        }
-        let Some(segment) = self.found.segments.by_number.get_mut(&torn.number) else {
-            return Ok(());
         };
         let file = self.files.open(&torn.path)?;
         segment.len = seal(file.as_ref(), torn.number, segment.len, segment.next_id)?;
