@@ -19,6 +19,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::channel::{Channel, Phase as ChannelPhase};
+use super::channels::Channels;
 use super::confirms::Verdict;
 use super::consume::Consumers;
 use super::errors::{self, Exception};
@@ -39,6 +40,10 @@ use crate::protocol::{EncodeMethod, encode};
 
 /// How long a peer may take to answer `connection.close`, milliseconds.
 const CLOSE_TIMEOUT_MS: u64 = 5_000;
+
+/// How long a peer that closed its connection may take to hang up, milliseconds. RabbitMQ waits, too:
+/// some clients take an end of the stream right behind `close-ok` for a loss of the connection.
+const HANG_UP_TIMEOUT_MS: u64 = 5_000;
 
 /// Frames before the limits are negotiated: enough for client properties, not for a flood.
 const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
@@ -66,8 +71,22 @@ pub(super) enum Phase {
         /// Unix milliseconds.
         until: u64,
     },
+    /// The peer has closed and hangs up next; what it still sends is ignored.
+    Closed {
+        /// Unix milliseconds.
+        until: u64,
+    },
     /// Nothing more is read; what is in the output is written, then it is over.
     Over,
+}
+
+impl Phase {
+    fn takes_frames(self) -> bool {
+        !matches!(
+            self,
+            Phase::Closed { .. } | Phase::Over | Phase::Silent { .. }
+        )
+    }
 }
 
 /// What [`Connection::receive`] says.
@@ -133,8 +152,9 @@ pub struct Connection {
     pub(super) channel_max: u16,
     pub(super) heartbeat: u16,
     pub(super) capabilities: Capabilities,
-    pub(super) channels: Vec<Option<Box<Channel>>>,
-    n_channels: usize,
+    pub(super) channels: Channels,
+    /// What queues said while a reply waits for the log: it comes after the reply.
+    held_notices: Vec<Notice>,
     pub(super) consumers: Consumers,
     pub(super) batch: Batch,
     unconfirmed: Vec<Unconfirmed>,
@@ -209,8 +229,8 @@ impl Connection {
             channel_max: 0,
             heartbeat: 0,
             capabilities: Capabilities::default(),
-            channels: Vec::new(),
-            n_channels: 0,
+            channels: Channels::default(),
+            held_notices: Vec::new(),
             consumers: Consumers::default(),
             batch: Batch::default(),
             unconfirmed: Vec::new(),
@@ -280,7 +300,7 @@ impl Connection {
         self.received_at = now;
         let mut at = 0;
         let mut needed = 1;
-        while self.wait.is_none() && !matches!(self.phase, Phase::Over | Phase::Silent { .. }) {
+        while self.wait.is_none() && self.phase.takes_frames() {
             let rest = &input[at..];
             if self.phase == Phase::Header {
                 match frame::parse_protocol_header(rest) {
@@ -319,26 +339,19 @@ impl Connection {
         }
         self.flush();
         self.broker.totals.add(&mut self.counted);
-        let consumed = if self.phase == Phase::Over {
-            input.len()
-        } else {
-            at
-        };
+        let done = matches!(self.phase, Phase::Closed { .. } | Phase::Over);
+        let consumed = if done { input.len() } else { at };
         Received { consumed, needed }
     }
 
     // ----- channels ---------------------------------------------------------------------------
 
     pub(super) fn channel(&self, number: u16) -> Option<&Channel> {
-        self.channels.get(usize::from(number))?.as_deref()
+        self.channels.get(number)
     }
 
     pub(super) fn channel_mut(&mut self, number: u16) -> Result<&mut Channel, Exception> {
-        let ch = self
-            .channels
-            .get_mut(usize::from(number))
-            .and_then(Option::as_deref_mut);
-        ch.ok_or_else(|| Exception::hard(HardCode::CHANNEL_ERROR, "expected 'channel.open'"))
+        self.channels_entry(number).map(|(_, ch)| ch)
     }
 
     /// A channel beside the batch, to work on both.
@@ -346,38 +359,29 @@ impl Connection {
         &mut self,
         number: u16,
     ) -> Result<(&mut Batch, &mut Channel), Exception> {
-        let ch = self
-            .channels
-            .get_mut(usize::from(number))
-            .and_then(Option::as_deref_mut);
+        let ch = self.channels.get_mut(number);
         let ch =
             ch.ok_or_else(|| Exception::hard(HardCode::CHANNEL_ERROR, "expected 'channel.open'"))?;
         Ok((&mut self.batch, ch))
     }
 
     fn open_channel(&mut self, number: u16) -> Result<(), Exception> {
-        let max = self.channel_max;
-        if max != 0 && number > max {
-            let n = self.n_channels;
+        // As in RabbitMQ, the number itself may be any.
+        let (n, max) = (self.channels.len(), self.channel_max);
+        if max != 0 && n >= usize::from(max) {
             let text = format!(
                 "number of channels opened ({n}) has reached the negotiated channel_max ({max})"
             );
             return Err(Exception::hard(HardCode::NOT_ALLOWED, text));
         }
-        let at = usize::from(number);
-        if self.channels.len() <= at {
-            self.channels.resize_with(at + 1, || None);
-        }
-        self.channels[at] = Some(Box::new(Channel::new(number)));
-        self.n_channels += 1;
+        self.channels.insert(Channel::new(number));
         self.counted.channels_opened += 1;
         self.send(number, &channel::OpenOk);
         Ok(())
     }
 
     fn forget_channel(&mut self, number: u16) {
-        if self.channels[usize::from(number)].take().is_some() {
-            self.n_channels -= 1;
+        if self.channels.remove(number) {
             self.counted.channels_closed += 1;
         }
     }
@@ -385,7 +389,7 @@ impl Connection {
     /// Ends what a channel has going on: its consumers, its unacknowledged deliveries.
     fn leave_channel(&mut self, number: u16) {
         self.flush();
-        let Some(ch) = self.channels[usize::from(number)].as_mut() else {
+        let Some(ch) = self.channels.get_mut(number) else {
             return;
         };
         ch.roll_back();
@@ -408,11 +412,9 @@ impl Connection {
     /// Ends all channels and deletes the exclusive queues.
     fn leave(&mut self) {
         self.flush();
-        for number in 1..self.channels.len() {
-            if self.channels[number].is_some() {
-                self.leave_channel(number as u16);
-                self.forget_channel(number as u16);
-            }
+        while let Some(number) = self.channels.any() {
+            self.leave_channel(number);
+            self.forget_channel(number);
         }
         if let Some(vhost) = self.vhost.clone() {
             for queue in vhost.exclusive_queues(self.id) {
@@ -449,7 +451,7 @@ impl Connection {
             Exception::Channel(code, text) if number != 0 && self.phase == Phase::Running => {
                 let text = reply_text(code.name(), &text);
                 self.leave_channel(number);
-                if let Some(ch) = self.channels[usize::from(number)].as_mut() {
+                if let Some(ch) = self.channels.get_mut(number) {
                     ch.phase = ChannelPhase::Closing;
                     ch.assembly = super::channel::Assembly::default();
                 }
@@ -530,11 +532,8 @@ impl Connection {
     /// Notes that a publish, by its number in the batch, has to be confirmed, if its channel asked for
     /// that.
     pub(super) fn expect_confirm(&mut self, channel: u16, number: u32, durable: bool) {
-        let ch = self.channels.get_mut(usize::from(channel));
-        let Some(confirms) = ch
-            .and_then(Option::as_mut)
-            .and_then(|c| c.confirms.as_mut())
-        else {
+        let ch = self.channels.get_mut(channel);
+        let Some(confirms) = ch.and_then(|c| c.confirms.as_mut()) else {
             return;
         };
         let seqno = confirms.next();
@@ -569,11 +568,7 @@ impl Connection {
                 refused.next();
             }
             let refused = refused.peek() == Some(&&u.number) || (failed && u.durable);
-            let Some(ch) = self
-                .channels
-                .get_mut(usize::from(u.channel))
-                .and_then(Option::as_mut)
-            else {
+            let Some(ch) = self.channels.get_mut(u.channel) else {
                 continue;
             };
             let Some(confirms) = &mut ch.confirms else {
@@ -601,7 +596,7 @@ impl Connection {
     fn confirm(&mut self) {
         let durable = self.broker.log().durable();
         let mut waits_for = Lsn::default();
-        for ch in self.channels.iter_mut().flatten() {
+        for ch in self.channels.iter_mut() {
             let Some(confirms) = &mut ch.confirms else {
                 continue;
             };
@@ -651,6 +646,9 @@ impl Connection {
         match self.wait.take() {
             Some(Wait::Durable(lsn, reply)) if self.broker.log().durable() >= lsn => {
                 self.output.extend_from_slice(&reply);
+                for notice in std::mem::take(&mut self.held_notices) {
+                    self.notice(notice, now);
+                }
             }
             Some(Wait::Get {
                 channel,
@@ -695,6 +693,11 @@ impl Connection {
     /// Tells the client what a queue said.
     pub fn notice(&mut self, notice: Notice, now: u64) {
         self.now = now;
+        if matches!(self.wait, Some(Wait::Durable(..))) {
+            // Who deletes its own consumer's queue hears `delete-ok` first, as from RabbitMQ.
+            self.held_notices.push(notice);
+            return;
+        }
         match notice {
             Notice::Cancelled(key) => self.cancelled_by_server(key),
             Notice::TimedOut(key, timeout) => self.timed_out(key, timeout),

@@ -414,9 +414,7 @@ impl Connection {
             let Some(consumer) = consumers.get(d.consumer) else {
                 continue;
             };
-            let ch = channels
-                .get_mut(usize::from(consumer.channel))
-                .and_then(Option::as_mut);
+            let ch = channels.get_mut(consumer.channel);
             let (Some(message), Some(ch)) = (&d.entry.message, ch) else {
                 continue;
             };

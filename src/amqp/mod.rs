@@ -4,6 +4,7 @@
 //! and the passing of time, and writes what stands in [`connection::Connection::output`].
 
 pub mod channel;
+mod channels;
 mod confirms;
 pub mod connection;
 mod consume;

@@ -22,8 +22,8 @@ def method_on_a_channel_that_is_not_open(broker, name):
 @conversation
 def number_above_the_limit(broker):
     connection = broker.connect()
-    connection.channel(2048)
-    connection.ended()
+    connection.channel(2048).count("amq.nothing")
+    connection.channel(65535).count("amq.nothing")
 
 
 @conversation

@@ -331,6 +331,15 @@ def consumer_of_a_deleted_queue(broker):
 
 
 @conversation
+def consumer_of_a_queue_that_its_own_channel_deletes(broker):
+    channel = broker.connect().channel()
+    channel.declare(broker.name("q"), durable=True)
+    channel.consume(broker.name("q"), "c")
+    channel.call("queue.delete", queue=broker.name("q"))
+    channel.read()
+
+
+@conversation
 def no_local_is_ignored(broker):
     channel = filled(broker, 1)
     channel.consume(broker.name("q"), "c", no_local=True)

@@ -1,6 +1,6 @@
 //! From frames to what handles them.
 
-use super::{Connection, Phase};
+use super::{Connection, HANG_UP_TIMEOUT_MS, Phase};
 use crate::amqp::channel::{Phase as ChannelPhase, Stage};
 use crate::amqp::errors::{self, Exception};
 use crate::amqp::publish::expected;
@@ -110,7 +110,8 @@ impl Connection {
             Method::ConnectionClose(_) => {
                 self.leave();
                 self.send(0, &connection::CloseOk);
-                self.phase = Phase::Over;
+                let until = self.now + HANG_UP_TIMEOUT_MS;
+                self.phase = Phase::Closed { until };
                 Ok(())
             }
             Method::ConnectionUpdateSecret(m) => self.update_secret(m),
@@ -132,11 +133,7 @@ impl Connection {
                 "unexpected method in connection state starting",
             ));
         }
-        let Some(ch) = self
-            .channels
-            .get_mut(usize::from(number))
-            .and_then(Option::as_mut)
-        else {
+        let Some(ch) = self.channels.get_mut(number) else {
             return match method {
                 Method::ChannelOpen(_) => self.open_channel(number),
                 _ => Err(Exception::hard(

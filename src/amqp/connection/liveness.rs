@@ -52,7 +52,7 @@ impl Connection {
             Phase::Header | Phase::Starting | Phase::Tuning | Phase::Opening => {
                 Some(self.opened_at + self.settings.handshake_timeout_ms)
             }
-            Phase::Silent { until } => Some(until),
+            Phase::Silent { until } | Phase::Closed { until } => Some(until),
             Phase::Closing => Some(self.closing_at + CLOSE_TIMEOUT_MS),
             Phase::Running if self.heartbeat > 0 => {
                 let interval = u64::from(self.heartbeat) * 1000;
@@ -69,6 +69,10 @@ impl Connection {
         self.now = now;
         let due = self.next_deadline().is_some_and(|at| at <= now);
         if !due {
+            return;
+        }
+        if matches!(self.phase, Phase::Closed { .. }) {
+            self.phase = Phase::Over;
             return;
         }
         if self.phase != Phase::Running {
