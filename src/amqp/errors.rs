@@ -194,7 +194,6 @@ fn argument_of(e: &ArgumentError, name: &str) -> Exception {
             );
             return Exception::soft(SoftCode::PRECONDITION_FAILED, text);
         }
-        Problem::NotSupportedYet => "\"not supported by this version of Leveret\"".into(),
     };
     Exception::soft(
         SoftCode::PRECONDITION_FAILED,

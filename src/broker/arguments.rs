@@ -93,10 +93,40 @@ pub struct QueueSettings {
     pub default_priority: u8,
     /// `x-delivery-limit`: failed deliveries that a message survives.
     pub delivery_limit: Option<u16>,
+    /// `x-delayed-retry-type`, `x-delayed-retry-min`, `x-delayed-retry-max`
+    pub delayed_retry: DelayedRetry,
+    /// `x-dead-letter-strategy`: a dead letter that nobody takes is kept until somebody does. As in
+    /// RabbitMQ only with `reject-publish` and a dead-letter exchange.
+    pub at_least_once: bool,
     /// `x-consumer-timeout`, milliseconds; zero: none. Of the server if not given.
     pub consumer_timeout: Option<u64>,
     /// `x-message-deduplication` and what goes with it.
     pub deduplication: Option<DeduplicationSettings>,
+}
+
+/// How long a message that came back to a quorum queue waits before it is tried again.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct DelayedRetry {
+    /// After a delivery that failed: rejected with requeue, or the consumer was lost.
+    pub failed: bool,
+    /// After any other return.
+    pub returned: bool,
+    /// Milliseconds for each delivery that failed.
+    pub min: u64,
+    /// The longest wait, milliseconds; none: `min`.
+    pub max: Option<u64>,
+}
+
+impl DelayedRetry {
+    /// Milliseconds to wait after `delivery_count` failures; zero: none.
+    pub fn delay(&self, failed: bool, delivery_count: u16) -> u64 {
+        let applies = if failed { self.failed } else { self.returned };
+        if !applies {
+            return 0;
+        }
+        let times = u64::from(delivery_count).max(1);
+        (self.min * times).min(self.max.unwrap_or(self.min))
+    }
 }
 
 /// An argument that does not do.
@@ -131,8 +161,6 @@ pub enum Problem {
     InvalidType(&'static str),
     /// Known to RabbitMQ for other types of queue.
     NotForThisType(QueueType),
-    /// RabbitMQ honours it and we do not yet.
-    NotSupportedYet,
 }
 
 type Parse = fn(&mut QueueSettings, &FieldValue) -> Result<(), Problem>;
@@ -255,10 +283,27 @@ const QUEUE_ARGUMENTS: &[Argument] = &[
         }
         Ok(())
     }),
-    // Death and rebirth are one record of the log here, whichever it is.
-    quorum("x-dead-letter-strategy", |_, v| match text(v)? {
-        "at-most-once" | "at-least-once" => Ok(()),
+    quorum("x-dead-letter-strategy", |s, v| match text(v)? {
+        strategy @ ("at-most-once" | "at-least-once") => {
+            s.at_least_once = strategy == "at-least-once";
+            Ok(())
+        }
         _ => Err(Problem::InvalidDlxStrategy),
+    }),
+    // RabbitMQ takes any value for these three; what it does not know changes nothing.
+    quorum("x-delayed-retry-type", |s, v| {
+        let kind = v.as_str().unwrap_or("disabled");
+        s.delayed_retry.failed = matches!(kind, "all" | "failed");
+        s.delayed_retry.returned = matches!(kind, "all" | "returned");
+        Ok(())
+    }),
+    quorum("x-delayed-retry-min", |s, v| {
+        s.delayed_retry.min = retry_millis(v).unwrap_or(0);
+        Ok(())
+    }),
+    quorum("x-delayed-retry-max", |s, v| {
+        s.delayed_retry.max = retry_millis(v);
+        Ok(())
     }),
     // One node is the group, whatever its size was to be.
     quorum("x-quorum-initial-group-size", |_, v| match count(v)? {
@@ -285,13 +330,6 @@ const STREAM_ARGUMENTS: &[&str] = &[
     "x-stream-filter-size-bytes",
 ];
 
-/// Known to RabbitMQ for quorum queues only, and nothing we do yet.
-const QUORUM_NOT_YET: &[&str] = &[
-    "x-delayed-retry-type",
-    "x-delayed-retry-min",
-    "x-delayed-retry-max",
-];
-
 fn set<T>(place: &mut Option<T>, value: T) -> Result<(), Problem> {
     *place = Some(value);
     Ok(())
@@ -312,6 +350,12 @@ pub(super) fn millis(v: &FieldValue) -> Result<u64, Problem> {
         n if n > MILLIS_MAX => Err(Problem::ValueTooLarge(n)),
         n => u64::try_from(n).map_err(|_| Problem::ValueNegative(n)),
     }
+}
+
+/// Milliseconds, where a number that makes no sense is none.
+fn retry_millis(v: &FieldValue) -> Option<u64> {
+    let n = u64::try_from(v.as_integer()?).ok()?;
+    Some(n.min(MILLIS_MAX as u64))
 }
 
 pub(super) fn text(v: &FieldValue) -> Result<&str, Problem> {
@@ -373,14 +417,9 @@ impl QueueSettings {
         if let Some(argument) = given(STREAM_ARGUMENTS) {
             return Err(not_for_this(argument));
         }
-        match (given(QUORUM_NOT_YET), queue_type) {
-            (Some(argument), QueueType::Classic) => Err(not_for_this(argument)),
-            (Some(argument), QueueType::Quorum) => {
-                let problem = Problem::NotSupportedYet;
-                Err(ArgumentError { argument, problem })
-            }
-            (None, _) => Ok(settings),
-        }
+        settings.at_least_once &=
+            settings.dead_letter.is_some() && settings.overflow == Overflow::RejectPublish;
+        Ok(settings)
     }
 }
 
@@ -449,6 +488,11 @@ pub fn equivalent(
 pub struct ConsumerSettings {
     /// `x-priority`
     pub priority: i32,
+    /// `x-delayed-retry-type`, `x-delayed-retry-min`, `x-delayed-retry-max`
+    pub delayed_retry: DelayedRetry,
+    /// `x-dead-letter-strategy`: a dead letter that nobody takes is kept until somebody does. As in
+    /// RabbitMQ only with `reject-publish` and a dead-letter exchange.
+    pub at_least_once: bool,
     /// `x-consumer-timeout`, milliseconds; zero: none. Of the queue if not given.
     pub timeout: Option<u64>,
 }

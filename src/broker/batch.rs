@@ -50,6 +50,8 @@ pub struct Batch {
     spilled: bool,
     /// What is published now was delivered before.
     redelivered: bool,
+    /// Room for what is published now was promised by its queues.
+    reserved: bool,
     /// The position of the next flush is behind everything in the log.
     behind_all: bool,
     /// What follows from operations on queues that were done directly.
@@ -88,7 +90,7 @@ impl Batch {
         let mut logged = false;
         for queue in queues {
             let reserved = queue.may_refuse();
-            if reserved && !queue.reserve(message.body_len()) {
+            if reserved && !self.reserved && !queue.reserve(message.body_len()) {
                 if self.refused.last() != Some(&number) {
                     self.refused.push(number);
                 }
@@ -152,6 +154,31 @@ impl Batch {
         self.redelivered = redelivered;
         self.publish(message, queues, None, priority, now);
         self.redelivered = false;
+    }
+
+    /// The same if all of these queues have room for it; false, and nothing is published, if one has
+    /// not.
+    pub fn publish_dead_to_all(
+        &mut self,
+        message: &Message,
+        queues: &[Arc<Queue>],
+        priority: Option<u8>,
+        redelivered: bool,
+        now: u64,
+    ) -> bool {
+        let body_len = message.body_len();
+        let limited = |q: &&Arc<Queue>| q.may_refuse();
+        let full = |q: &&Arc<Queue>| !q.reserve(body_len);
+        let refused = queues.iter().filter(limited).position(|q| full(&q));
+        if let Some(n) = refused {
+            let promised = queues.iter().filter(limited).take(n);
+            promised.for_each(|q| q.unreserve(body_len));
+            return false;
+        }
+        self.reserved = true;
+        self.publish_dead(message, queues, priority, redelivered, now);
+        self.reserved = false;
+        true
     }
 
     /// Adds what the store has to know beside what is published.
@@ -248,7 +275,7 @@ impl Batch {
         for _ in 0..ROUNDS_MAX {
             self.take_settles();
             for dead in std::mem::take(&mut self.fx.dead) {
-                dead_letter::publish(self, broker, &dead, now);
+                dead_letter::publish(self, broker, dead, now);
             }
             self.n_publishes = 0;
             match self.append(broker) {
@@ -268,6 +295,7 @@ impl Batch {
             }
             if self.fx.settles.is_empty()
                 && self.fx.settled_ranges.is_empty()
+                && self.fx.returned.is_empty()
                 && self.fx.dead.is_empty()
             {
                 break;
@@ -297,6 +325,9 @@ impl Batch {
     }
 
     fn append(&mut self, broker: &Broker) -> Result<Option<Lsn>, LogFailed> {
+        broker
+            .returned()
+            .note(&mut self.fx.returned, &mut self.records);
         if self.records.is_empty() {
             return Ok(None);
         }

@@ -15,18 +15,29 @@ use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::properties::{Properties, PropertiesRef};
 
 /// Routes a dead message to its queue's dead-letter exchange as part of `batch`, and settles the copy
-/// that died: both become durable together.
-pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) {
-    batch.settled(&dead.queue, dead.entry.id);
+/// that died: both become durable together. With the strategy at-least-once, what nobody takes goes back
+/// to the queue to be kept.
+pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: Dead, now: u64) {
+    if route(batch, broker, &dead, now) {
+        batch.settled(&dead.queue, dead.entry.id);
+    } else {
+        let queue = dead.queue;
+        queue.keep_dead(dead.entry, dead.reason, now, &mut batch.fx);
+    }
+}
+
+/// False if the dead letter has to be kept.
+fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
     let info = dead.queue.info();
     let (Some(target), Some(message)) = (&info.settings.dead_letter, &dead.entry.message) else {
-        return;
+        return true;
     };
     let Some(vhost) = broker.vhost(&info.vhost) else {
-        return;
+        return true;
     };
     if info.delays.is_some() {
-        return release(batch, &vhost, message, now);
+        release(batch, &vhost, message, now);
+        return true;
     }
     let mut properties = Properties::from(PropertiesRef::unchecked(message.properties()));
     let routing_keys = routing_keys(message);
@@ -52,6 +63,9 @@ pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64)
     let reborn = Message::new(&parts, message.body());
     let properties_ref = PropertiesRef::unchecked(&encoded);
     let mut found = route_keys(&vhost, &target.exchange, &keys, properties_ref).unwrap_or_default();
+    if info.settings.at_least_once && found.is_unroutable() {
+        return false;
+    }
     found.queues.retain(|q| !is_cycle(&deaths, &q.info().name));
     if !found.queues.is_empty() {
         let delivered = dead.entry.redelivered
@@ -60,9 +74,14 @@ pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64)
                 DeathReason::Rejected | DeathReason::DeliveryLimit
             );
         let priority = properties.priority;
-        batch.publish_dead(&reborn, &found.queues, priority, delivered, now);
+        if !info.settings.at_least_once {
+            batch.publish_dead(&reborn, &found.queues, priority, delivered, now);
+        } else if !batch.publish_dead_to_all(&reborn, &found.queues, priority, delivered, now) {
+            return false;
+        }
     }
     detour::follow(batch, &found.detours, &reborn, now);
+    true
 }
 
 /// The time of a delayed message has come: it is routed as it was published.

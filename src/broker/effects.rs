@@ -10,6 +10,7 @@ use super::message::Message;
 use super::outlet::Outlet;
 use super::ports::{MessageId, QueueId};
 use super::queue::{Entry, Queue};
+use super::returned::ReturnedCopy;
 
 /// Why a message left a queue other than by being consumed; the `reason` of `x-death`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,6 +26,19 @@ pub enum DeathReason {
 }
 
 impl DeathReason {
+    /// All reasons.
+    pub const ALL: [DeathReason; 4] = [
+        DeathReason::Rejected,
+        DeathReason::Expired,
+        DeathReason::Maxlen,
+        DeathReason::DeliveryLimit,
+    ];
+
+    /// The reason that `x-death` calls so.
+    pub fn of(name: &str) -> Option<DeathReason> {
+        DeathReason::ALL.into_iter().find(|r| r.as_str() == name)
+    }
+
     /// As it stands in `x-death`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -53,6 +67,8 @@ pub struct Effects {
     pub settles: Vec<(QueueId, MessageId)>,
     /// The same as ranges of ids.
     pub settled_ranges: Vec<(QueueId, MessageId, MessageId)>,
+    /// What has to be known after a crash of copies that came back; see [`super::returned`].
+    pub returned: Vec<ReturnedCopy>,
     /// Messages to dead-letter.
     pub dead: Vec<Dead>,
     /// Outlets to ring, each once.
@@ -70,6 +86,7 @@ impl Effects {
     pub fn is_empty(&self) -> bool {
         self.settles.is_empty()
             && self.settled_ranges.is_empty()
+            && self.returned.is_empty()
             && self.dead.is_empty()
             && self.bells.is_empty()
             && self.page_ins.is_empty()

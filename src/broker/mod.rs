@@ -16,21 +16,23 @@ pub mod message;
 pub mod outlet;
 pub mod ports;
 pub mod queue;
+pub mod returned;
 pub mod routing;
 pub mod totals;
 pub mod vhost;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use self::access::{Access, Permissions, User};
 use self::definitions::{DefinitionError, StoredBinding, StoredQueue, fields, key_parts};
 use self::ports::{
-    Definition, DefinitionKind, LogFailed, Lsn, MessageLog, QueueId, Records, RecoveredRun,
-    Scheduler,
+    Definition, DefinitionKind, LogFailed, Lsn, MessageId, MessageLog, QueueId, Records,
+    RecoveredRun, Scheduler,
 };
 use self::queue::Queue;
+use self::returned::{Returned, ReturnedCopy};
 use self::vhost::Vhost;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::sync::Mutex;
@@ -62,6 +64,9 @@ pub struct Broker {
     next_connection_id: AtomicU64,
     replies: RwLock<HashMap<Box<str>, Arc<ReplyTarget>>>,
     turn: Mutex<()>,
+    returned: Returned,
+    /// What the store has of copies that came back, until [`Self::recover_messages`].
+    stored_returns: Mutex<BTreeMap<(QueueId, MessageId), ReturnedCopy>>,
     /// Counters of all sessions.
     pub totals: totals::Totals,
 }
@@ -90,6 +95,8 @@ impl Broker {
             next_connection_id: AtomicU64::new(1),
             replies: RwLock::default(),
             turn: Mutex::new("the turn of de-duplication", ()),
+            returned: Returned::default(),
+            stored_returns: Mutex::new("returned copies in the store", BTreeMap::new()),
             totals: totals::Totals::default(),
         };
         let mut skipped = Vec::new();
@@ -119,6 +126,16 @@ impl Broker {
             }
         }
         broker.restore_windows(stored, &mut skipped);
+        let returned = stored.iter();
+        for (_, key, value) in returned.filter(|(k, ..)| *k == DefinitionKind::Returned) {
+            match ReturnedCopy::read(key, value) {
+                Ok(copy) => {
+                    let name = (copy.queue, copy.id);
+                    broker.stored_returns.lock().insert(name, copy);
+                }
+                Err(error) => skipped.push(("a returned copy".into(), error)),
+            }
+        }
         Ok((broker, skipped))
     }
 
@@ -245,8 +262,10 @@ impl Broker {
                     return Err(missing("source or destination"));
                 }
             }
-            // Read with their windows, see `restore_windows`.
-            DefinitionKind::Parameter | DefinitionKind::Deduplication => {}
+            // Those of windows and returned copies are read with what they belong to.
+            DefinitionKind::Parameter
+            | DefinitionKind::Deduplication
+            | DefinitionKind::Returned => {}
         }
         Ok(())
     }
@@ -260,17 +279,31 @@ impl Broker {
         let queues: HashMap<QueueId, Arc<Queue>> =
             self.all_queues().into_iter().map(|q| (q.id(), q)).collect();
         let mut batch = batch::Batch::default();
+        let stored = std::mem::take(&mut *self.stored_returns.lock());
+        let mut live = HashSet::new();
         recover(&|id| queues.contains_key(&id), &mut |run| {
             if let Some(queue) = queues.get(&run.target.queue) {
-                queue.recover(&run, now, &mut batch.fx);
+                returned::split(&run, &stored, &mut |run, copy| match copy {
+                    Some(copy) => {
+                        live.insert((copy.queue, copy.id));
+                        queue.recover_returned(run, copy, now, &mut batch.fx);
+                    }
+                    None => queue.recover(run, now, &mut batch.fx),
+                });
             }
         });
+        let stored = stored.into_keys().map(|name| (name, live.contains(&name)));
+        batch.define(self.returned.restore(stored));
         for queue in queues.values() {
             queue.touch(now, &mut batch.fx);
             queue.tick(now, &mut batch.fx);
         }
         // The log was just opened: if it fails now, the first publish will say so.
         let _ = batch.flush(self, now);
+    }
+
+    fn returned(&self) -> &Returned {
+        &self.returned
     }
 
     /// Where messages and definitions become durable.

@@ -97,11 +97,13 @@ pub enum DefinitionKind {
     TopicPermission = 9,
     /// An entry of a de-duplication window.
     Deduplication = 10,
+    /// What a quorum queue knows of a message that came back.
+    Returned = 11,
 }
 
 impl DefinitionKind {
     /// All kinds.
-    pub const ALL: [DefinitionKind; 10] = [
+    pub const ALL: [DefinitionKind; 11] = [
         DefinitionKind::Vhost,
         DefinitionKind::User,
         DefinitionKind::Permission,
@@ -112,6 +114,7 @@ impl DefinitionKind {
         DefinitionKind::Meta,
         DefinitionKind::TopicPermission,
         DefinitionKind::Deduplication,
+        DefinitionKind::Returned,
     ];
 }
 

@@ -370,13 +370,14 @@ impl Metrics {
             .set(open(&totals.connections_opened, &totals.connections_closed));
         g.channels
             .set(open(&totals.channels_opened, &totals.channels_closed));
-        let (mut ready, mut unacked, mut consumers) = (0, 0, 0);
+        let (mut ready, mut unacked, mut away, mut consumers) = (0, 0, 0, 0);
         let vhosts = self.shared.broker.vhosts();
         let queues: Vec<_> = vhosts.iter().flat_map(|v| v.queues()).collect();
         for queue in &queues {
             let counts = queue.counts();
             ready += counts.ready;
             unacked += counts.unacked;
+            away += counts.away;
             consumers += counts.consumers;
         }
         g.queues.set(queues.len() as f64);
@@ -384,7 +385,7 @@ impl Metrics {
         g.global_consumers.set(consumers as f64);
         g.ready.set(ready as f64);
         g.unacked.set(unacked as f64);
-        g.messages.set((ready + unacked) as f64);
+        g.messages.set((ready + unacked + away) as f64);
         let config = &self.shared.config;
         let (memory, memory_limit) = (resident_bytes(), memory_limit(config));
         let (disk, disk_limit) = (

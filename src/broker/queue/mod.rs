@@ -26,10 +26,11 @@ use self::state::{Cx, QueueState};
 use super::ConnectionId;
 use super::arguments::{Overflow, QueueSettings, QueueType};
 use super::deduplication::Window;
-use super::effects::Effects;
+use super::effects::{DeathReason, Effects};
 use super::message::{Message, Resident};
 use super::outlet::Delivery;
 use super::ports::{Bell, MessageId, QueueId, RecoveredRun};
+use super::returned::ReturnedCopy;
 use crate::protocol::field_table::FieldTable;
 use crate::sync::Mutex;
 
@@ -95,6 +96,8 @@ pub struct Counts {
     pub ready_bytes: u64,
     /// Bytes of the bodies of unacknowledged messages.
     pub unacked_bytes: u64,
+    /// Neither: waiting to be tried again, or dead letters that nobody took.
+    pub away: u64,
     /// Consumers.
     pub consumers: u64,
 }
@@ -106,6 +109,7 @@ struct Gauges {
     unacked: AtomicU64,
     ready_bytes: AtomicU64,
     unacked_bytes: AtomicU64,
+    away: AtomicU64,
     consumers: AtomicU64,
 }
 
@@ -161,6 +165,7 @@ impl Queue {
             unacked: self.gauges.unacked.load(Ordering::Relaxed),
             ready_bytes: self.gauges.ready_bytes.load(Ordering::Relaxed),
             unacked_bytes: self.gauges.unacked_bytes.load(Ordering::Relaxed),
+            away: self.gauges.away.load(Ordering::Relaxed),
             consumers: self.gauges.consumers.load(Ordering::Relaxed),
         }
     }
@@ -230,6 +235,7 @@ impl Queue {
         self.gauges
             .unacked_bytes
             .store(counts.unacked_bytes, Ordering::Relaxed);
+        self.gauges.away.store(counts.away, Ordering::Relaxed);
         self.gauges
             .consumers
             .store(counts.consumers, Ordering::Relaxed);
@@ -263,6 +269,32 @@ impl Queue {
     /// Hands in copies found by recovery.
     pub fn recover(self: &Arc<Self>, run: &RecoveredRun, now: u64, fx: &mut Effects) {
         self.with(now, fx, |state, _| state.recover(run));
+    }
+
+    /// Hands in one copy found by recovery, of which something is known.
+    pub(in crate::broker) fn recover_returned(
+        self: &Arc<Self>,
+        run: &RecoveredRun,
+        copy: &ReturnedCopy,
+        now: u64,
+        fx: &mut Effects,
+    ) {
+        self.with(now, fx, |state, cx| state.recover_returned(run, copy, cx));
+    }
+
+    /// A dead letter that nobody took waits here until somebody does; in a deleted queue it vanishes.
+    pub(in crate::broker) fn keep_dead(
+        self: &Arc<Self>,
+        entry: Entry,
+        reason: DeathReason,
+        now: u64,
+        fx: &mut Effects,
+    ) {
+        self.with(now, fx, |state, cx| match state.deleted {
+            true if entry.id.is_some() => cx.fx.settles.push((self.info.id, entry.id)),
+            true => {}
+            false => state.keep_dead(entry, reason, cx),
+        });
     }
 
     /// Settles deliveries: ack, requeue or discard.

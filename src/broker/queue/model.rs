@@ -1,6 +1,6 @@
 //! The queue against its definition, for as many random steps as one likes, with everything at once:
 //! several consumers with limits and priorities, single active consumer, priorities, time to live,
-//! length limits, delivery limit, consumer timeout, messages that leave memory and come back.
+//! length limits, delivery limit, delayed retries, consumer timeout, messages that leave memory and come back.
 //!
 //! `LEVERET_MODEL_STEPS=10000000 LEVERET_MODEL_SEED=7 cargo test --release --lib queue::model` goes on for ten
 //! million steps; the seed is printed, and makes the same steps again.
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::tests::{Sink, consumer, feed, incoming, number, queue};
 use super::*;
-use crate::broker::arguments::DeadLetterTarget;
+use crate::broker::arguments::{DeadLetterTarget, DelayedRetry};
 use crate::broker::effects::DeathReason;
 use crate::broker::outlet::{NO_SLOT, Notice};
 
@@ -89,6 +89,8 @@ struct World {
     /// (lower for higher priorities, number) → copy
     ready: BTreeMap<(u8, u64), Copy>,
     held: BTreeMap<u64, Held>,
+    /// To be tried again: (unix milliseconds, number) → level and copy
+    away: BTreeMap<(u64, u64), (u8, Copy)>,
     /// In the order they came.
     takers: Vec<Taker>,
     /// Settled, or taken back: what they are said to be makes no difference any more.
@@ -121,6 +123,12 @@ impl World {
                 true => r.maybe(|r| r.below(4) as u16),
                 false => None,
             },
+            delayed_retry: DelayedRetry {
+                failed: quorum && r.one_in(2),
+                returned: quorum && r.one_in(4),
+                min: r.below(30),
+                max: r.maybe(|r| r.below(80)),
+            },
             ..QueueSettings::default()
         };
         World {
@@ -132,6 +140,7 @@ impl World {
             levels: max_priority.map_or(1, |n| n + 1),
             ready: BTreeMap::new(),
             held: BTreeMap::new(),
+            away: BTreeMap::new(),
             takers: Vec::new(),
             stale: Vec::new(),
             ended: BTreeMap::new(),
@@ -202,8 +211,10 @@ impl World {
             10 if r.one_in(8) => {
                 self.q.purge(self.now, fx);
                 let gone = std::mem::take(&mut self.ready);
-                self.ended
-                    .extend(gone.into_keys().map(|(_, n)| (n, End::Done)));
+                let away = std::mem::take(&mut self.away);
+                let gone = gone.into_keys().map(|(_, n)| n);
+                let gone = gone.chain(away.into_keys().map(|(_, n)| n));
+                self.ended.extend(gone.map(|n| (n, End::Done)));
                 "purge".into()
             }
             11 => self.pass(1 + r.below(40), fx),
@@ -367,6 +378,10 @@ impl World {
             self.come_back(n, &held, Settle::Fail);
             self.takers.retain(|t| Some(t.slot) != held.by);
         }
+        let later = self.away.split_off(&(now + 1, 0));
+        for ((_, n), (level, copy)) in std::mem::replace(&mut self.away, later) {
+            self.ready.insert((level, n), copy);
+        }
         self.q.tick(now, fx);
         let told = std::mem::take(&mut *self.sink.notices.lock());
         for notice in told {
@@ -393,7 +408,19 @@ impl World {
                 return;
             }
         }
-        self.ready.insert((held.level, n), copy);
+        let delay = match s.queue_type {
+            QueueType::Quorum => s.delayed_retry.delay(how == Settle::Fail, copy.failed),
+            QueueType::Classic => 0,
+        };
+        let mut at = self.now + delay;
+        if copy.expires_at != 0 {
+            at = at.min(copy.expires_at);
+        }
+        if at > self.now {
+            self.away.insert((at, n), (held.level, copy));
+        } else {
+            self.ready.insert((held.level, n), copy);
+        }
     }
 
     /// Takes messages out of the front, in any order among themselves; between them may stand what has
@@ -629,6 +656,7 @@ impl World {
         let counts = self.q.counts();
         assert_eq!(counts.ready, self.ready.len() as u64, "ready");
         assert_eq!(counts.unacked, self.held.len() as u64, "unacknowledged");
+        assert_eq!(counts.away, self.away.len() as u64, "away");
         assert_eq!(counts.consumers, self.takers.len() as u64, "consumers");
         assert_eq!(counts.ready_bytes, counts.ready * 8);
         if !self.ready.is_empty() {

@@ -3,10 +3,11 @@
 //! No clock, no disk, no task. [`super::Queue`] holds it behind a mutex.
 
 mod residency;
+mod returned;
 mod settling;
 mod timeouts;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::consumers::{ConsumerIndex, ConsumerInfo, Consumers};
@@ -120,6 +121,8 @@ pub(super) struct QueueState {
     reserved_bytes: u64,
     /// A read from the log is on its way.
     paging: bool,
+    /// Neither ready nor with a consumer.
+    away: returned::Away,
     /// To be dead-lettered once their bodies are read.
     dying: Vec<(Entry, DeathReason)>,
     /// Called for in `fx.deadlines` already, unix milliseconds.
@@ -154,6 +157,7 @@ impl QueueState {
             unacked: self.n_unacked + self.n_in_flight,
             ready_bytes: self.ready_bytes,
             unacked_bytes: self.unacked_bytes,
+            away: self.away.len(),
             consumers: self.consumers.len() as u64,
         }
     }
@@ -249,7 +253,7 @@ impl QueueState {
 
     /// Promises room for a message, or refuses it (reject-publish): see `Overflow`.
     pub(super) fn reserve(&mut self, body_len: u32, settings: &super::QueueSettings) -> bool {
-        let ready = self.n_ready + self.reserved;
+        let ready = self.n_ready + self.reserved + self.away.n_dead();
         let bytes = self.ready_bytes + self.reserved_bytes + u64::from(body_len);
         let over_length = settings.max_length.is_some_and(|max| {
             ready + 1 > max && (max == 0 || ready + 1 > max + self.consumers.credit(ready + 1))
@@ -585,8 +589,7 @@ impl QueueState {
         self.n_ready = 0;
         self.ready_bytes = 0;
         self.expiry.clear();
-        let _ = cx;
-        (n, old)
+        (n + self.purge_away(cx), old)
     }
 
     // ----- consumers --------------------------------------------------------------------------
@@ -673,7 +676,8 @@ impl QueueState {
             level.logged_ranges(&mut each);
         }
         let unacked = self.unacked.iter().flatten().map(|u| &u.entry);
-        for entry in unacked.chain(self.dying.iter().map(|(e, _)| e)) {
+        let dying = self.dying.iter().map(|(e, _)| e);
+        for entry in unacked.chain(dying).chain(self.away.entries()) {
             if entry.id.is_some() {
                 each(entry.id, entry.id);
             }
@@ -714,15 +718,27 @@ impl QueueState {
             cx.fx.unused.push(cx.queue.clone());
             return;
         }
-        if self.next_timeout.is_some_and(|at| at <= cx.now) {
+        // What is due is in its place before anything is handed out.
+        let brought = self.bring_back(cx);
+        let timeout = self.next_timeout.is_some_and(|at| at <= cx.now);
+        if timeout {
             self.take_back(cx);
         }
         self.expire(cx);
+        if brought && !timeout {
+            self.pump(cx);
+            self.enforce_limits(cx);
+        }
         self.arm(cx);
     }
 
     fn arm(&mut self, cx: &mut Cx<'_>) {
-        let all = [self.expiry.next(), self.lease, self.next_timeout];
+        let all = [
+            self.expiry.next(),
+            self.lease,
+            self.next_timeout,
+            self.away.next(),
+        ];
         let latest = cx.now.saturating_add(TIMER_MAX_MS);
         if let Some(next) = all.into_iter().flatten().min().map(|at| at.min(latest))
             && self.armed.is_none_or(|armed| next < armed)

@@ -124,7 +124,7 @@ impl QueueState {
     /// Counts what the entries cost now.
     pub(in crate::broker::queue) fn charge(&mut self) {
         let entries: usize = self.levels.iter().map(Level::in_memory).sum();
-        let entries = entries as u64 + self.n_unacked;
+        let entries = entries as u64 + self.n_unacked + self.away.len();
         self.charge.set(entries * ENTRY_BYTES);
     }
 
@@ -136,6 +136,9 @@ impl QueueState {
                 return moved;
             }
             moved += level.evict_requeued(count - moved);
+        }
+        if moved < count {
+            moved += self.away.evict(count - moved);
         }
         for unacked in self.unacked.iter_mut().flatten() {
             if moved >= count {
@@ -210,9 +213,10 @@ impl QueueState {
         for level in &self.levels {
             level.redelivered(&mut each);
         }
-        for unacked in self.unacked.iter().flatten() {
-            if unacked.entry.id.is_some() {
-                each(unacked.entry.id);
+        let unacked = self.unacked.iter().flatten().map(|u| &u.entry);
+        for entry in unacked.chain(self.away.entries()) {
+            if entry.id.is_some() {
+                each(entry.id);
             }
         }
     }

@@ -22,14 +22,7 @@ impl QueueState {
                     }
                 }
                 Settle::Discard => self.die(unacked.entry, DeathReason::Rejected, cx),
-                Settle::Requeue | Settle::Fail => {
-                    let mut entry = unacked.entry;
-                    entry.redelivered = true;
-                    match self.count_return(&mut entry, how, cx) {
-                        true => self.die(entry, DeathReason::DeliveryLimit, cx),
-                        false => self.requeue(entry, cx),
-                    }
-                }
+                Settle::Requeue | Settle::Fail => self.come_back(unacked.entry, how, cx),
             }
         }
         self.pump(cx);
@@ -38,22 +31,6 @@ impl QueueState {
             self.expire(cx);
             self.arm(cx);
         }
-    }
-
-    /// Counts the return of a quorum queue's message; true if it has failed too often.
-    pub(super) fn count_return(&self, entry: &mut Entry, how: Settle, cx: &Cx<'_>) -> bool {
-        let settings = &cx.queue.info.settings;
-        if settings.queue_type != QueueType::Quorum {
-            return false;
-        }
-        entry.acquired_count = entry.acquired_count.saturating_add(1);
-        if how != Settle::Fail {
-            return false;
-        }
-        entry.delivery_count = entry.delivery_count.saturating_add(1);
-        settings
-            .delivery_limit
-            .is_some_and(|limit| entry.delivery_count > limit)
     }
 
     pub(super) fn take_unacked(&mut self, d: DeliveryRef) -> Option<Unacked> {

@@ -40,12 +40,7 @@ impl QueueState {
             self.n_unacked -= 1;
             self.unacked_bytes -= u64::from(unacked.entry.body_len);
             late.push((unacked.consumer, unacked.serial));
-            let mut entry = unacked.entry;
-            entry.redelivered = true;
-            match self.count_return(&mut entry, Settle::Fail, cx) {
-                true => self.die(entry, DeathReason::DeliveryLimit, cx),
-                false => self.requeue(entry, cx),
-            }
+            self.come_back(unacked.entry, Settle::Fail, cx);
         }
         for (consumer, serial) in late {
             self.give_up(consumer, serial, cx);
