@@ -68,6 +68,7 @@ fn vhost() -> Arc<Vhost> {
 
 fn queue(v: &Vhost, name: &str) -> Destination {
     let declare = QueueDeclare {
+        server_named: false,
         name,
         durable: true,
         exclusive: false,

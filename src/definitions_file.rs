@@ -224,8 +224,12 @@ fn apply(broker: &Broker, text: &str) -> Result<Vec<String>, String> {
         done.map_err(|e| format!("exchange '{}' in vhost '{}': {e:?}", x.name, x.vhost))?;
     }
     for q in &file.queues {
+        if q.name.is_empty() {
+            return Err(format!("a queue without a name in vhost '{}'", q.vhost));
+        }
         let arguments = table(&q.arguments);
         let declare = QueueDeclare {
+            server_named: false,
             name: &q.name,
             durable: q.durable,
             exclusive: false,

@@ -12,6 +12,7 @@
 
 mod dispatch;
 mod liveness;
+mod permissions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,9 +25,8 @@ use super::confirms::Verdict;
 use super::consume::Consumers;
 use super::errors::{self, Exception};
 use super::settings::{SessionSettings, SharedAuthenticator};
-use crate::broker::access::{Permission, Permissions, TopicPermissions};
+use crate::broker::access::{Permissions, TopicPermissions};
 use crate::broker::batch::{Batch, PUBLISHES_MAX};
-use crate::broker::exchange::ExchangeType;
 use crate::broker::outlet::{Delivery, Notice, Outlet};
 use crate::broker::ports::{Bell, Lsn};
 use crate::broker::queue::{DeleteIf, Settle};
@@ -703,74 +703,6 @@ impl Connection {
             Notice::TimedOut(key, timeout) => self.timed_out(key, timeout),
         }
         self.flush();
-    }
-
-    // ----- permissions ------------------------------------------------------------------------
-
-    /// Whether the user may do this to a queue or an exchange.
-    pub(super) fn allow(
-        &mut self,
-        what: Permission,
-        exchange: bool,
-        name: &str,
-    ) -> Result<(), Exception> {
-        let version = self.broker.access().version();
-        if self.permissions.as_ref().is_none_or(|(v, _)| *v != version) {
-            let vhost = self.vhost.as_ref().map_or("", |v| &v.name);
-            let access = self.broker.access();
-            self.permissions = access
-                .permissions(&self.peer.user, vhost)
-                .map(|p| (version, p));
-            self.topics = access.topic_permissions(&self.peer.user, vhost);
-        }
-        let asked = if exchange && name.is_empty() {
-            "amq.default"
-        } else {
-            name
-        };
-        if self
-            .permissions
-            .as_ref()
-            .is_some_and(|(_, p)| p.allows(what, asked))
-        {
-            return Ok(());
-        }
-        let vhost = self.vhost.as_ref().map_or("", |v| &v.name);
-        Err(errors::refused(
-            what,
-            exchange,
-            name,
-            vhost,
-            &self.peer.user,
-        ))
-    }
-
-    /// Whether the user may do this with a routing key, if the exchange is a topic exchange. Comes
-    /// after [`Self::allow`].
-    pub(super) fn allow_topic(
-        &self,
-        what: Permission,
-        exchange: &str,
-        routing_key: &str,
-    ) -> Result<(), Exception> {
-        let (Some(topics), Some(vhost)) = (&self.topics, &self.vhost) else {
-            return Ok(());
-        };
-        if topics.allows(what, exchange, routing_key)
-            || vhost
-                .exchange(exchange)
-                .is_none_or(|x| x.info.kind != ExchangeType::Topic)
-        {
-            return Ok(());
-        }
-        let user = &self.peer.user;
-        Err(errors::refused_topic(
-            what,
-            routing_key,
-            exchange,
-            &vhost.name,
-            user,
-        ))
     }
 
     /// The vhost; every channel method runs in one.

@@ -11,7 +11,7 @@ use crate::broker::ports::Lsn;
 use crate::broker::queue::DeleteIf;
 use crate::broker::routing::route_to;
 use crate::broker::vhost::{
-    BindingSpec, ExchangeDeclare, QueueDeclare, TopologyError, Vhost, clean_name,
+    BindingSpec, ExchangeDeclare, QueueDeclare, TopologyError, Vhost, clean_name, generated_name,
 };
 use crate::protocol::EncodeMethod;
 use crate::protocol::field_table::{FieldTable, FieldValue};
@@ -42,6 +42,7 @@ impl Connection {
             if name.is_empty() {
                 return Err(self.refused(&TopologyError::DefaultExchange));
             }
+            self.allow_any(true, &name)?;
             vhost.lookup_exchange(&name).map_err(|e| self.refused(&e))?;
             self.answer(number, m.nowait, &exchange::DeclareOk, Lsn::default());
             return Ok(());
@@ -174,11 +175,12 @@ impl Connection {
     ) -> Result<(), Exception> {
         let vhost = self.the_vhost()?;
         self.counted.queues_declared += 1;
-        let name = clean_name(m.queue);
+        let mut name = clean_name(m.queue);
         if name.starts_with(REPLY_TO) {
             return self.declare_reply_queue(number, m, &name);
         }
         if m.passive {
+            self.allow_any(false, &name)?;
             // Here no name does not stand for the last queue.
             let queue = vhost
                 .lookup_queue(&name, self.id)
@@ -190,6 +192,11 @@ impl Connection {
         if name.starts_with("amq.") {
             return Err(self.refused(&TopologyError::ReservedName { queue: true, name }));
         }
+        let server_named = name.is_empty();
+        if server_named {
+            // It has its name before anybody's permissions are looked at.
+            name = generated_name("amq.gen-");
+        }
         self.allow(Permission::Configure, false, &name)?;
         if let Some(FieldValue::LongStr(dlx)) = arguments.get("x-dead-letter-exchange") {
             self.allow(Permission::Read, false, &name)?;
@@ -197,6 +204,7 @@ impl Connection {
         }
         let declare = QueueDeclare {
             name: &name,
+            server_named,
             durable: m.durable,
             exclusive: m.exclusive,
             auto_delete: m.auto_delete,

@@ -134,8 +134,9 @@ pub struct ExchangeDeclare<'a> {
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "the method's own fields")]
 pub struct QueueDeclare<'a> {
-    /// Empty: the server names it.
     pub name: &'a str,
+    /// The client left the name to the server: it is a [`generated_name`].
+    pub server_named: bool,
     pub durable: bool,
     pub exclusive: bool,
     pub auto_delete: bool,
@@ -495,18 +496,13 @@ impl Vhost {
         &self,
         d: &QueueDeclare<'_>,
     ) -> Result<(Arc<Queue>, Lsn, bool), TopologyError> {
-        let generated;
-        let name = if d.name.is_empty() {
-            generated = generated_name("amq.gen-");
-            &generated
-        } else if d.name.starts_with("amq.") {
+        let name = d.name;
+        if name.starts_with("amq.") && !d.server_named {
             return Err(TopologyError::ReservedName {
                 queue: true,
-                name: d.name.into(),
+                name: name.into(),
             });
-        } else {
-            d.name
-        };
+        }
         let durable = d.durable && !d.exclusive;
         loop {
             let mut links = self.links.lock();

@@ -12,7 +12,7 @@ pub(super) fn fits(
     if queue_type == QueueType::Classic {
         return Ok(());
     }
-    if d.name.is_empty() {
+    if d.server_named {
         return Err(TopologyError::ServerNamed(queue_type));
     }
     let wrong = [

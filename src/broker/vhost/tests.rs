@@ -139,8 +139,10 @@ fn declare(
     arguments: &[(&str, FieldValue)],
     connection: ConnectionId,
 ) -> Result<(Arc<Queue>, Lsn, bool), TopologyError> {
+    let generated = generated_name("amq.gen-");
     v.declare_queue(&QueueDeclare {
-        name,
+        name: if name.is_empty() { &generated } else { name },
+        server_named: name.is_empty(),
         durable: has(flags, 'd'),
         exclusive: has(flags, 'e'),
         auto_delete: has(flags, 'a'),
