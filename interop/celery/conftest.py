@@ -5,6 +5,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import uuid
 
@@ -12,6 +13,8 @@ import pytest
 
 os.environ.setdefault("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2F")
 os.environ["INTEROP_CELERY_PREFIX"] = f"interop.celery.{uuid.uuid4().hex[:12]}"
+results = tempfile.TemporaryDirectory()
+os.environ["INTEROP_CELERY_RESULTS"] = results.name
 
 import tasks  # noqa: E402  it reads the environment
 
@@ -20,11 +23,11 @@ DEADLINE_S = 30
 
 
 class Worker:
-    """`celery worker` with two processes. Its output is kept, to be shown when it does not start."""
+    """`celery worker`. Its output is kept, to be shown when it does not start."""
 
-    def __init__(self, app="tasks"):
+    def __init__(self, app="tasks", processes=2):
         self.name = f"interop-{uuid.uuid4().hex[:8]}@localhost"
-        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", self.name, "-c", "2", "-l", "info"]
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", self.name, "-c", str(processes), "-l", "info"]
         self._process = subprocess.Popen(
             command,
             cwd=os.path.dirname(__file__),
