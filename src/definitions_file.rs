@@ -3,6 +3,7 @@
 //! What exists stays as it is; what does not is created. Sections that Leveret does not know yet are
 //! reported, not guessed at.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use serde_json::Value;
 use crate::broker::access::User;
 use crate::broker::exchange::Destination;
 use crate::broker::vhost::{BindingSpec, ExchangeDeclare, QueueDeclare};
-use crate::broker::{Broker, ConnectionId};
+use crate::broker::{Broker, ConnectionId, USER_LIMITS, VHOST_LIMITS};
 use crate::password;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 
@@ -28,6 +29,7 @@ struct File {
     exchanges: Vec<ExchangeEntry>,
     queues: Vec<QueueEntry>,
     bindings: Vec<BindingEntry>,
+    parameters: Vec<ParameterEntry>,
     #[serde(flatten)]
     rest: serde_json::Map<String, Value>,
 }
@@ -55,6 +57,42 @@ struct UserEntry {
     hashing_algorithm: Option<String>,
     #[serde(default)]
     tags: Option<Tags>,
+    /// `max-connections`, `max-channels`
+    #[serde(default)]
+    limits: Limits,
+}
+
+/// Limits by their names in RabbitMQ; an empty object may be written as an empty list.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Limits {
+    Some(HashMap<String, i64>),
+    None(#[allow(dead_code, reason = "it is empty")] [(); 0]),
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits::None([])
+    }
+}
+
+impl Limits {
+    fn put(self, broker: &Broker, component: &str, name: &str) -> Result<(), String> {
+        let Limits::Some(limits) = self else {
+            return Ok(());
+        };
+        let limits: Vec<_> = limits.into_iter().collect();
+        let put = broker.put_limits(component, name, &limits);
+        put.map_err(|e| format!("{component} of '{name}': {e}"))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct ParameterEntry {
+    vhost: String,
+    component: String,
+    name: String,
+    value: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -160,10 +198,9 @@ fn apply(broker: &Broker, text: &str) -> Result<Vec<String>, String> {
             .unwrap_or_else(|| password::SHA256.into());
         if !u.password_hash.is_empty() && !password::is_supported(&hashing_algorithm) {
             return Err(format!(
-                "user '{}': hashing algorithm '{hashing_algorithm}' is not supported; there are {} and {}",
+                "user '{}': hashing algorithm '{hashing_algorithm}' is not supported; there are {}",
                 u.name,
-                password::SHA256,
-                password::SHA512
+                password::ALGORITHMS.join(", ")
             ));
         }
         let tags = match u.tags {
@@ -175,6 +212,7 @@ fn apply(broker: &Broker, text: &str) -> Result<Vec<String>, String> {
                 .filter(|t| !t.is_empty())
                 .collect(),
         };
+        u.limits.put(broker, USER_LIMITS, &u.name)?;
         let user = User {
             name: u.name,
             password_hash: u.password_hash,
@@ -263,12 +301,23 @@ fn apply(broker: &Broker, text: &str) -> Result<Vec<String>, String> {
         };
         vhost.bind(&spec).map_err(|e| told(format!("{e:?}")))?;
     }
+    let mut left = Vec::new();
+    for p in file.parameters {
+        if p.component == VHOST_LIMITS {
+            let limits: Limits = serde_json::from_value(p.value)
+                .map_err(|e| format!("{VHOST_LIMITS} of '{}': {e}", p.vhost))?;
+            limits.put(broker, VHOST_LIMITS, &p.vhost)?;
+        } else {
+            left.push(format!("parameters: {} {}", p.component, p.name));
+        }
+    }
     let empty = |v: &Value| v.as_array().is_some_and(Vec::is_empty);
     let left_out = file
         .rest
         .iter()
         .filter(|(name, v)| !INFORMATIVE.contains(&name.as_str()) && !empty(v));
-    Ok(left_out.map(|(name, _)| name.clone()).collect())
+    left.extend(left_out.map(|(name, _)| name.clone()));
+    Ok(left)
 }
 
 fn table(arguments: &Arguments) -> FieldTable {

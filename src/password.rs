@@ -3,6 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use md5::Md5;
 use sha2::{Digest, Sha256, Sha512};
 
 /// The default algorithm.
@@ -10,6 +11,12 @@ pub const SHA256: &str = "rabbit_password_hashing_sha256";
 
 /// The other one.
 pub const SHA512: &str = "rabbit_password_hashing_sha512";
+
+/// What hashes of RabbitMQ before 3.6 are; only checked, never made.
+pub const MD5: &str = "rabbit_password_hashing_md5";
+
+/// All algorithms that we can check.
+pub const ALGORITHMS: [&str; 3] = [SHA256, SHA512, MD5];
 
 /// Bytes of salt.
 const SALT_BYTES: usize = 4;
@@ -30,13 +37,20 @@ fn digest(algorithm: &str, salt: &[u8], password: &[u8]) -> Option<Vec<u8>> {
                 .finalize()
                 .to_vec(),
         ),
+        MD5 => Some(
+            Md5::new()
+                .chain_update(salt)
+                .chain_update(password)
+                .finalize()
+                .to_vec(),
+        ),
         _ => None,
     }
 }
 
 /// Whether we can check hashes of this algorithm.
 pub fn is_supported(algorithm: &str) -> bool {
-    matches!(algorithm, SHA256 | SHA512)
+    ALGORITHMS.contains(&algorithm)
 }
 
 /// Hashes a password with SHA-256 and a fresh salt.
@@ -79,6 +93,13 @@ mod tests {
         assert!(!verify(b"Secret", &stored, SHA256));
         assert!(!verify(b"secret", &stored, SHA512));
         assert!(!verify(b"", "", SHA256));
+    }
+
+    #[test]
+    fn hashes_of_old_exports_are_understood() {
+        // Salt 1 2 3 4, and the MD5 of it and "secret", by Python's hashlib.
+        assert!(verify(b"secret", "AQIDBDgk9ci8Lfh6CKE9Y0AUfmU=", MD5));
+        assert!(!verify(b"secreT", "AQIDBDgk9ci8Lfh6CKE9Y0AUfmU=", MD5));
     }
 
     #[test]

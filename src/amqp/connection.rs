@@ -27,6 +27,7 @@ use super::errors::{self, Exception};
 use super::settings::{SessionSettings, SharedAuthenticator};
 use crate::broker::access::{Permissions, TopicPermissions};
 use crate::broker::batch::{Batch, PUBLISHES_MAX};
+use crate::broker::limits::Account;
 use crate::broker::outlet::{Delivery, Notice, Outlet};
 use crate::broker::ports::{Bell, Lsn};
 use crate::broker::queue::{DeleteIf, Settle};
@@ -145,6 +146,8 @@ pub struct Connection {
     pub output: BytesMut,
     pub(super) phase: Phase,
     pub(super) vhost: Option<Arc<Vhost>>,
+    /// Of the vhost and the user, in which this connection is counted.
+    pub(super) accounts: Option<[Arc<Account>; 2]>,
     permissions: Option<(u64, Arc<Permissions>)>,
     /// What its user may do on topic exchanges, if there are such rules; as of the same version.
     topics: Option<Arc<TopicPermissions>>,
@@ -223,6 +226,7 @@ impl Connection {
             output: BytesMut::new(),
             phase: Phase::Header,
             vhost: None,
+            accounts: None,
             permissions: None,
             topics: None,
             frame_max: FRAME_MAX_BEFORE_TUNE,
@@ -374,6 +378,21 @@ impl Connection {
             );
             return Err(Exception::hard(HardCode::NOT_ALLOWED, text));
         }
+        if let Some([_, user]) = &self.accounts
+            && let Err(max) = user.channels.take()
+        {
+            let text = format!(
+                "number of channels opened for user '{}' has reached the maximum allowed user limit of {max}",
+                self.peer.user
+            );
+            // RabbitMQ names no method.
+            self.raise(
+                0,
+                MethodId::NONE,
+                Exception::hard(HardCode::NOT_ALLOWED, text),
+            );
+            return Ok(());
+        }
         self.channels.insert(Channel::new(number));
         self.counted.channels_opened += 1;
         self.send(number, &channel::OpenOk);
@@ -382,6 +401,9 @@ impl Connection {
 
     fn forget_channel(&mut self, number: u16) {
         if self.channels.remove(number) {
+            if let Some([_, user]) = &self.accounts {
+                user.channels.give_back(1);
+            }
             self.counted.channels_closed += 1;
         }
     }
@@ -415,6 +437,9 @@ impl Connection {
         while let Some(number) = self.channels.any() {
             self.leave_channel(number);
             self.forget_channel(number);
+        }
+        if let Some(accounts) = self.accounts.take() {
+            accounts.iter().for_each(|a| a.connections.give_back(1));
         }
         if let Some(vhost) = self.vhost.clone() {
             for queue in vhost.exclusive_queues(self.id) {

@@ -243,6 +243,12 @@ pub fn topology(e: &TopologyError, vhost: &str) -> Exception {
                 format!("{what} name '{name}' contains reserved prefix 'amq.*'"),
             )
         }
+        TopologyError::QueueLimit(name, max) => soft(
+            PRECONDITION_FAILED,
+            format!(
+                "cannot declare queue '{name}': queue limit in vhost '{vhost}' ({max}) is reached"
+            ),
+        ),
         TopologyError::DefaultExchange => soft(
             ACCESS_REFUSED,
             "operation not permitted on the default exchange".into(),

@@ -208,18 +208,40 @@ impl Connection {
                 format!("vhost {name} not found"),
             ));
         };
+        let user = self.peer.user.clone();
+        let (of_vhost, of_user) = (
+            self.broker.vhost_account(name),
+            self.broker.user_account(&user),
+        );
+        if let Err(max) = of_vhost.connections.take() {
+            return Err(Exception::hard(
+                HardCode::NOT_ALLOWED,
+                format!(
+                    "access to vhost '{name}' refused for user '{user}': connection limit ({max}) is reached"
+                ),
+            ));
+        }
+        if let Err(max) = of_user.connections.take() {
+            of_vhost.connections.give_back(1);
+            return Err(Exception::hard(
+                HardCode::NOT_ALLOWED,
+                format!(
+                    "connection refused for user '{user}': user connection limit ({max}) is reached"
+                ),
+            ));
+        }
+        let accounts = [of_vhost, of_user];
         if self
             .broker
             .access()
             .permissions(&self.peer.user, name)
             .is_none()
         {
-            let text = format!(
-                "access to vhost '{name}' refused for user '{}'",
-                self.peer.user
-            );
+            accounts.iter().for_each(|a| a.connections.give_back(1));
+            let text = format!("access to vhost '{name}' refused for user '{user}'");
             return Err(Exception::hard(HardCode::NOT_ALLOWED, text));
         }
+        self.accounts = Some(accounts);
         self.vhost = Some(vhost);
         self.phase = Phase::Running;
         self.counted.connections_opened += 1;

@@ -12,6 +12,7 @@ pub mod definitions;
 pub mod detour;
 pub mod effects;
 pub mod exchange;
+pub mod limits;
 pub mod message;
 pub mod outlet;
 pub mod ports;
@@ -27,6 +28,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use self::access::{Access, Permissions, User};
 use self::definitions::{DefinitionError, StoredBinding, StoredQueue, fields, key_parts};
+use self::limits::{Account, Accounts};
 use self::ports::{
     Definition, DefinitionKind, LogFailed, Lsn, MessageId, MessageLog, QueueId, Records,
     RecoveredRun, Scheduler,
@@ -36,6 +38,12 @@ use self::returned::{Returned, ReturnedCopy};
 use self::vhost::Vhost;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::sync::Mutex;
+
+/// The component, in RabbitMQ's words, of the limits of users.
+pub const USER_LIMITS: &str = "user-limits";
+
+/// The component of the limits of vhosts.
+pub const VHOST_LIMITS: &str = "vhost-limits";
 
 /// Where answers to a direct reply-to consumer go.
 pub struct ReplyTarget {
@@ -65,6 +73,8 @@ pub struct Broker {
     replies: RwLock<HashMap<Box<str>, Arc<ReplyTarget>>>,
     turn: Mutex<()>,
     returned: Returned,
+    user_accounts: Accounts,
+    vhost_accounts: Accounts,
     /// What the store has of copies that came back, until [`Self::recover_messages`].
     stored_returns: Mutex<BTreeMap<(QueueId, MessageId), ReturnedCopy>>,
     /// Counters of all sessions.
@@ -96,6 +106,8 @@ impl Broker {
             replies: RwLock::default(),
             turn: Mutex::new("the turn of de-duplication", ()),
             returned: Returned::default(),
+            user_accounts: Accounts::default(),
+            vhost_accounts: Accounts::default(),
             stored_returns: Mutex::new("returned copies in the store", BTreeMap::new()),
             totals: totals::Totals::default(),
         };
@@ -110,6 +122,7 @@ impl Broker {
             DefinitionKind::Exchange,
             DefinitionKind::Queue,
             DefinitionKind::Binding,
+            DefinitionKind::Parameter,
         ];
         for kind in order {
             for (_, key, value) in stored.iter().filter(|(k, ..)| *k == kind) {
@@ -262,10 +275,17 @@ impl Broker {
                     return Err(missing("source or destination"));
                 }
             }
-            // Those of windows and returned copies are read with what they belong to.
-            DefinitionKind::Parameter
-            | DefinitionKind::Deduplication
-            | DefinitionKind::Returned => {}
+            DefinitionKind::Parameter => {
+                let [component, name] =
+                    <[String; 2]>::try_from(key_parts(key)?).map_err(|_| missing("key"))?;
+                let account = self.account(&component, &name);
+                let account = account.ok_or_else(|| missing("component"))?;
+                for (limit, max) in fields(value)?.iter() {
+                    account.set(limit, max.as_integer().unwrap_or(-1));
+                }
+            }
+            // These are read with what they belong to.
+            DefinitionKind::Deduplication | DefinitionKind::Returned => {}
         }
         Ok(())
     }
@@ -373,7 +393,8 @@ impl Broker {
     }
 
     fn insert_vhost(&self, name: &str) {
-        let vhost = Vhost::new(name, self.log.clone(), self.next_queue_id.clone());
+        let account = self.vhost_account(name);
+        let vhost = Vhost::new(name, self.log.clone(), self.next_queue_id.clone(), account);
         self.vhosts
             .write()
             .expect(UNPOISONED)
@@ -393,6 +414,50 @@ impl Broker {
             .definitions
             .push(definitions::put(kind, &parts, table));
         Ok(self.log.append(&mut records)?.lsn)
+    }
+
+    /// The account of a user.
+    pub fn user_account(&self, user: &str) -> Arc<Account> {
+        self.user_accounts.of(user)
+    }
+
+    /// The account of a vhost.
+    pub fn vhost_account(&self, vhost: &str) -> Arc<Account> {
+        self.vhost_accounts.of(vhost)
+    }
+
+    fn account(&self, component: &str, name: &str) -> Option<Arc<Account>> {
+        match component {
+            USER_LIMITS => Some(self.user_account(name)),
+            VHOST_LIMITS => Some(self.vhost_account(name)),
+            _ => None,
+        }
+    }
+
+    /// Sets limits of a user ([`USER_LIMITS`]) or of a vhost ([`VHOST_LIMITS`]), by their names in RabbitMQ;
+    /// below zero: none.
+    ///
+    /// # Errors
+    /// The log failed, or nothing has a limit of this name.
+    pub fn put_limits(
+        &self,
+        component: &str,
+        name: &str,
+        limits: &[(String, i64)],
+    ) -> Result<(), String> {
+        let account = self
+            .account(component, name)
+            .ok_or_else(|| format!("no component '{component}' has limits"))?;
+        let mut t = FieldTable::new();
+        for (limit, max) in limits {
+            if !account.set(limit, *max) {
+                return Err(format!("there is no limit '{limit}'"));
+            }
+            t.insert(limit, *max);
+        }
+        self.put(DefinitionKind::Parameter, &[component, name], &t)
+            .map(drop)
+            .map_err(|e| e.to_string())
     }
 
     /// Adds a vhost; nothing happens if it is there.

@@ -27,6 +27,7 @@ use super::exchange::{
     Destination, Exchange, ExchangeInfo, ExchangeType, HashProperty, HeadersMatch,
     MatchArgumentError, TOPIC_HASHES_MAX, WeightError, delayed_type, parse_weight,
 };
+use super::limits::Account;
 use super::ports::{DefinitionKind, LogFailed, Lsn, MessageLog, QueueId, Records};
 use super::queue::{DeleteIf, DeleteRefused, Queue, QueueInfo};
 use crate::protocol::field_table::{FieldTable, FieldValue};
@@ -49,6 +50,8 @@ pub const TRANSIENT_QUEUE: u64 = 1 << 63;
 /// Why an operation on the topology was refused.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TopologyError {
+    /// The vhost has as many queues as it may have: the name, and the limit.
+    QueueLimit(String, u64),
     /// No such exchange.
     NoExchange(String),
     /// No such queue.
@@ -183,6 +186,7 @@ pub struct Vhost {
     pub name: Arc<str>,
     log: Arc<dyn MessageLog>,
     next_queue_id: Arc<AtomicU64>,
+    account: Arc<Account>,
     exchanges: RwLock<HashMap<Box<str>, Arc<Exchange>>>,
     queues: RwLock<HashMap<Box<str>, Arc<Queue>>>,
     links: Mutex<Links>,
@@ -208,7 +212,12 @@ pub fn generated_name(prefix: &str) -> String {
 
 impl Vhost {
     /// A vhost with its predeclared exchanges.
-    pub fn new(name: &str, log: Arc<dyn MessageLog>, next_queue_id: Arc<AtomicU64>) -> Arc<Vhost> {
+    pub fn new(
+        name: &str,
+        log: Arc<dyn MessageLog>,
+        next_queue_id: Arc<AtomicU64>,
+        account: Arc<Account>,
+    ) -> Arc<Vhost> {
         let predeclared = PREDECLARED.map(|(name, kind, internal)| {
             let info = ExchangeInfo {
                 id: 0,
@@ -225,6 +234,7 @@ impl Vhost {
             name: name.into(),
             log,
             next_queue_id,
+            account,
             exchanges: RwLock::new(HashMap::from(predeclared)),
             queues: RwLock::default(),
             links: Mutex::new("the topology of a vhost", Links::default()),
@@ -515,6 +525,10 @@ impl Vhost {
                 }
                 redeclare(queue.info(), d, durable)?;
                 return Ok((queue, links.settled_at(durable), false));
+            }
+            let max = self.account.queues.max();
+            if self.queues.read().expect(UNPOISONED).len() as u64 >= max {
+                return Err(TopologyError::QueueLimit(name.into(), max));
             }
             let settings = QueueSettings::parse(d.arguments)
                 .map_err(|e| TopologyError::Argument(name.into(), e))?;

@@ -1,0 +1,117 @@
+//! How much a user or a vhost may use: connections, channels, queues. RabbitMQ's `max-connections`,
+//! `max-channels` and `max-queues`.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+/// Something that is counted, and may have a limit.
+#[derive(Debug)]
+pub struct Quota {
+    used: AtomicU64,
+    max: AtomicU64,
+}
+
+impl Default for Quota {
+    fn default() -> Quota {
+        Quota {
+            used: AtomicU64::new(0),
+            max: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl Quota {
+    /// Takes one.
+    ///
+    /// # Errors
+    /// The limit, if it is reached.
+    pub fn take(&self) -> Result<(), u64> {
+        let max = self.max();
+        if self.used.fetch_add(1, Ordering::Relaxed) < max {
+            return Ok(());
+        }
+        self.give_back(1);
+        Err(max)
+    }
+
+    /// Gives some back.
+    pub fn give_back(&self, n: u64) {
+        self.used.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// The limit; [`u64::MAX`]: none.
+    pub fn max(&self) -> u64 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// Sets the limit; below zero: none, as in RabbitMQ. What is used already may stay.
+    pub fn limit(&self, max: i64) {
+        let max = u64::try_from(max).unwrap_or(u64::MAX);
+        self.max.store(max, Ordering::Relaxed);
+    }
+}
+
+/// What one user, or one vhost, uses.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// Open connections.
+    pub connections: Quota,
+    /// Open channels; of users.
+    pub channels: Quota,
+    /// Queues, of vhosts. Only the limit is kept here.
+    pub queues: Quota,
+}
+
+impl Account {
+    /// Sets the limit that RabbitMQ calls so; false if there is none of this name.
+    pub fn set(&self, name: &str, max: i64) -> bool {
+        match name {
+            "max-connections" => self.connections.limit(max),
+            "max-channels" => self.channels.limit(max),
+            "max-queues" => self.queues.limit(max),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// The accounts of users, or of vhosts, by name.
+#[derive(Debug, Default)]
+pub struct Accounts(RwLock<HashMap<String, Arc<Account>>>);
+
+impl Accounts {
+    /// The account of this name.
+    pub fn of(&self, name: &str) -> Arc<Account> {
+        const UNPOISONED: &str = "a panic aborts the process";
+        if let Some(account) = self.0.read().expect(UNPOISONED).get(name) {
+            return account.clone();
+        }
+        let mut all = self.0.write().expect(UNPOISONED);
+        all.entry(name.to_string()).or_default().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_beyond_the_limit_is_refused_and_not_counted() {
+        let accounts = Accounts::default();
+        let account = accounts.of("u");
+        assert!(account.set("max-channels", 2) && !account.set("max-fun", 2));
+        let channels = &accounts.of("u").channels;
+        assert_eq!(
+            [(); 4].map(|()| channels.take()),
+            [Ok(()), Ok(()), Err(2), Err(2)]
+        );
+        channels.give_back(1);
+        assert_eq!([(); 2].map(|()| channels.take()), [Ok(()), Err(2)]);
+        channels.limit(-1);
+        assert_eq!(channels.take(), Ok(()));
+        channels.limit(0);
+        assert_eq!(channels.take(), Err(0));
+        assert_eq!(accounts.of("v").channels.take(), Ok(()));
+    }
+}
