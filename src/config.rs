@@ -84,6 +84,19 @@ pub enum ClientAuth {
     Required,
 }
 
+/// Where the user's name stands in a client's certificate, for the mechanism EXTERNAL.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoginFrom {
+    /// The whole subject, as RFC 2253 writes it: `CN=client,O=Example`.
+    #[default]
+    DistinguishedName,
+    /// The subject's common name.
+    CommonName,
+    /// The first DNS name of the subject's alternative names.
+    SubjectAlternativeName,
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -177,6 +190,8 @@ section! {
         client_ca: String = String::new(),
         /// Whether clients show certificates.
         client_auth: ClientAuth = ClientAuth::None,
+        /// Where a certificate names its user; who shows one may log in by it, with EXTERNAL.
+        login_from: LoginFrom = LoginFrom::DistinguishedName,
     }
 }
 

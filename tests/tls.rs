@@ -94,6 +94,27 @@ fn connect(
     version: &'static rustls::SupportedProtocolVersion,
     identity: Option<&(String, String)>,
 ) -> std::io::Result<Stream> {
+    greeted(address, authority, version, identity).map(|(stream, _)| stream)
+}
+
+/// The payload of the next frame.
+fn frame(stream: &mut Stream) -> std::io::Result<Vec<u8>> {
+    let mut head = [0; 7];
+    stream.read_exact(&mut head)?;
+    let size = u32::from_be_bytes(*head.last_chunk().unwrap()) as usize;
+    let mut payload = vec![0; size + 1];
+    stream.read_exact(&mut payload)?;
+    assert_eq!(payload.pop(), Some(0xCE));
+    Ok(payload)
+}
+
+/// The same, with `connection.start`.
+fn greeted(
+    address: SocketAddr,
+    authority: &Authority,
+    version: &'static rustls::SupportedProtocolVersion,
+    identity: Option<&(String, String)>,
+) -> std::io::Result<(Stream, Vec<u8>)> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap())
@@ -118,10 +139,24 @@ fn connect(
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut stream = StreamOwned::new(client, socket);
     stream.write_all(&PROTOCOL_HEADER)?;
-    let mut start = [0; 11];
-    stream.read_exact(&mut start)?;
-    assert_eq!(start[7..], [0, 10, 0, 10], "connection.start");
-    Ok(stream)
+    let start = frame(&mut stream)?;
+    assert_eq!(start[..4], [0, 10, 0, 10], "connection.start");
+    Ok((stream, start))
+}
+
+/// Logs in with EXTERNAL; the class and method of the answer.
+fn log_in(stream: &mut Stream) -> [u8; 4] {
+    let mut payload = vec![0, 10, 0, 11];
+    let capabilities = b"\x0ccapabilitiesF\0\0\0\x1f\x1cauthentication_failure_closet\x01";
+    payload.extend((capabilities.len() as u32).to_be_bytes());
+    payload.extend(capabilities);
+    payload.extend(b"\x08EXTERNAL\0\0\0\0\x05en_US");
+    let mut bytes = vec![1, 0, 0];
+    bytes.extend((payload.len() as u32).to_be_bytes());
+    bytes.extend(payload);
+    bytes.push(0xCE);
+    stream.write_all(&bytes).unwrap();
+    *frame(stream).unwrap().first_chunk().unwrap()
 }
 
 /// The certificate that the broker shows.
@@ -189,6 +224,39 @@ fn client_certificates_are_asked_for_where_that_is_wanted() {
     .unwrap();
     let other = stranger.sign("client");
     assert!(connect(address, &authority, version, Some(&other)).is_err());
+}
+
+#[test]
+fn who_shows_a_certificate_may_log_in_by_it() {
+    const TUNE: [u8; 4] = [0, 10, 0, 30];
+    const CLOSE: [u8; 4] = [0, 10, 0, 50];
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("ca");
+    let definitions = dir.path().join("definitions.json");
+    let users = r#"{"users": [{"name": "client"}], "permissions": [
+        {"user": "client", "vhost": "/", "configure": "", "write": "", "read": ""}]}"#;
+    std::fs::write(&definitions, users).unwrap();
+    let more = "client_ca = \"CA\"\nclient_auth = \"optional\"\nlogin_from = \"common_name\"\n";
+    let files = files(dir.path(), &authority, more);
+    let config = std::fs::read_to_string(&files.config).unwrap();
+    let config = format!("load_definitions = {definitions:?}\n{config}");
+    std::fs::write(&files.config, config).unwrap();
+    let broker = start(dir.path(), &files);
+    let (address, version) = (broker.listens("amqps"), &rustls::version::TLS13);
+    let greet = |identity| greeted(address, &authority, version, identity).unwrap();
+    let offers = |start: &[u8]| start.windows(8).any(|w| w == b"EXTERNAL");
+
+    let known = authority.sign("client");
+    let (mut stream, hello) = greet(Some(&known));
+    assert!(offers(&hello));
+    assert_eq!(log_in(&mut stream), TUNE);
+
+    let unknown = authority.sign("somebody else");
+    assert_eq!(log_in(&mut greet(Some(&unknown)).0), CLOSE);
+
+    let (mut stream, hello) = greet(None);
+    assert!(!offers(&hello));
+    assert_eq!(log_in(&mut stream), CLOSE);
 }
 
 #[test]

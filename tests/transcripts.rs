@@ -171,6 +171,7 @@ impl World {
             bell: inbox.clone(),
             address: None,
             local: None,
+            certified: None,
         };
         let peer = Peer {
             machine: Connection::new(parts, self.now),

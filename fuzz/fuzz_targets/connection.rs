@@ -93,6 +93,7 @@ fuzz_target!(|input: &[u8]| {
         bell: inbox.clone(),
         address: None,
         local: None,
+        certified: None,
     };
     let mut now = 1_700_000_000_000;
     let mut machine = Connection::new(parts, now);

@@ -142,6 +142,7 @@ pub struct Connection {
     pub(super) id: ConnectionId,
     /// Who is at the other end.
     pub peer: Peer,
+    pub(super) certified: Option<String>,
     /// Bytes for the peer.
     pub output: BytesMut,
     pub(super) phase: Phase,
@@ -206,6 +207,8 @@ pub struct Parts {
     pub address: Option<SocketAddr>,
     /// The address it connected to.
     pub local: Option<SocketAddr>,
+    /// The user whom its certificate names: it may log in with EXTERNAL.
+    pub certified: Option<String>,
 }
 
 impl Connection {
@@ -218,6 +221,7 @@ impl Connection {
             authenticator: parts.authenticator,
             outlet: parts.outlet,
             bell: parts.bell,
+            certified: parts.certified,
             peer: Peer {
                 address: parts.address,
                 local: parts.local,

@@ -16,8 +16,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// it slows down guessing, as in RabbitMQ.
 const SILENT_CLOSE_DELAY_MS: u64 = 3_000;
 
-/// Mechanisms in the order we prefer them.
-const MECHANISMS: &[u8] = b"PLAIN AMQPLAIN";
+/// Mechanisms in the order we prefer them, for who has shown no certificate, and for who has.
+const MECHANISMS: [&[u8]; 2] = [b"PLAIN AMQPLAIN", b"PLAIN AMQPLAIN EXTERNAL"];
 
 /// What we tell every client we can do.
 const CAPABILITIES: [&str; 9] = [
@@ -45,7 +45,7 @@ impl Connection {
             version_major: 0,
             version_minor: 9,
             server_properties: TableRef::unchecked(&properties),
-            mechanisms: MECHANISMS,
+            mechanisms: MECHANISMS[usize::from(self.certified.is_some())],
             locales: b"en_US",
         };
         self.send(0, &start);
@@ -109,6 +109,9 @@ impl Connection {
         let (user, password) = match m.mechanism {
             "PLAIN" => plain(m.response)?,
             "AMQPLAIN" => amqplain(m.response)?,
+            "EXTERNAL" if self.certified.is_some() => {
+                (self.certified.clone().unwrap_or_default(), None)
+            }
             other => {
                 let text = format!("unknown authentication mechanism '{other}'");
                 return Err(Exception::hard(HardCode::COMMAND_INVALID, text));
@@ -116,7 +119,7 @@ impl Connection {
         };
         let login = Login {
             user: &user,
-            password: Some(&password),
+            password: password.as_deref(),
             peer: self.peer.address,
         };
         if let Err(refused) = self.authenticator.authenticate(&login) {
@@ -269,20 +272,23 @@ impl Connection {
     }
 }
 
+/// User and password; no password where a certificate proved the user.
+type Credentials = (String, Option<Vec<u8>>);
+
 /// `authzid NUL user NUL password`
-fn plain(response: &[u8]) -> Result<(String, Vec<u8>), Exception> {
+fn plain(response: &[u8]) -> Result<Credentials, Exception> {
     let mut parts = response.splitn(3, |b| *b == 0);
     if let (Some(_), Some(user), Some(password)) = (parts.next(), parts.next(), parts.next())
         && let Ok(user) = std::str::from_utf8(user)
     {
-        return Ok((user.to_string(), password.to_vec()));
+        return Ok((user.to_string(), Some(password.to_vec())));
     }
     let text = format!("response {} invalid", Octets::of(response));
     Err(Exception::hard(HardCode::SYNTAX_ERROR, text))
 }
 
 /// A field table without its length, with LOGIN and PASSWORD.
-fn amqplain(response: &[u8]) -> Result<(String, Vec<u8>), Exception> {
+fn amqplain(response: &[u8]) -> Result<Credentials, Exception> {
     // Some clients send the length, too.
     let table = FieldTable::parse(response).ok().or_else(|| {
         Reader::new(response)
@@ -292,9 +298,10 @@ fn amqplain(response: &[u8]) -> Result<(String, Vec<u8>), Exception> {
     });
     let table = table.unwrap_or_default();
     match (table.get("LOGIN"), table.get("PASSWORD")) {
-        (Some(FieldValue::LongStr(user)), Some(FieldValue::LongStr(password))) => {
-            Ok((String::from_utf8_lossy(user).into_owned(), password.clone()))
-        }
+        (Some(FieldValue::LongStr(user)), Some(FieldValue::LongStr(password))) => Ok((
+            String::from_utf8_lossy(user).into_owned(),
+            Some(password.clone()),
+        )),
         _ => {
             let fields: Vec<&str> = table.iter().map(|(name, _)| name).collect();
             let text = format!(

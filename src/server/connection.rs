@@ -78,10 +78,12 @@ enum End {
 }
 
 /// The two ends of a socket.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ends {
     pub(super) peer: SocketAddr,
     pub(super) local: Option<SocketAddr>,
+    /// The user whom the peer's certificate names.
+    pub(super) certified: Option<String>,
 }
 
 /// Serves one connection to its end.
@@ -101,6 +103,7 @@ where
         bell,
         address: Some(ends.peer),
         local: ends.local,
+        certified: ends.certified,
     };
     let machine = Connection::new(parts, clock::now());
     let key = shared.register(&inbox);

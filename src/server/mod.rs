@@ -1,6 +1,7 @@
 //! The shell: listeners, tasks, signals. tokio lives here.
 
 mod auth;
+mod certificate;
 mod connection;
 mod inbox;
 mod metrics;
@@ -397,9 +398,10 @@ fn accepted_one(
     {
         tracing::debug!(%peer, "socket options: {e}");
     }
-    let ends = connection::Ends {
+    let mut ends = connection::Ends {
         peer,
         local: stream.local_addr().ok(),
+        certified: None,
     };
     let shared = shared.clone();
     match tls {
@@ -409,7 +411,14 @@ fn accepted_one(
             tasks.spawn(async move {
                 let timeout = Duration::from_millis(shared.config.protocol.handshake_timeout_ms);
                 match tokio::time::timeout(timeout, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection::serve(stream, ends, shared).await,
+                    Ok(Ok(stream)) => {
+                        let shown = stream.get_ref().1.peer_certificates();
+                        let from = shared.config.tls.login_from;
+                        ends.certified = shown
+                            .and_then(|chain| chain.first())
+                            .and_then(|c| certificate::user_name(c, from));
+                        connection::serve(stream, ends, shared).await;
+                    }
                     Ok(Err(e)) => {
                         tracing::debug!(%peer, "TLS handshake failed: {e}");
                         shared.authenticated();
