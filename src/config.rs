@@ -214,6 +214,12 @@ section! {
         max_unauthenticated_connections: usize = 1024,
         /// Connections in all; zero: no limit but the system's.
         max_connections: usize = 0,
+        /// Channels in all; zero: no limit.
+        max_channels: u64 = 0,
+        /// Queues in all vhosts together; zero: no limit.
+        max_queues: u64 = 0,
+        /// Exchanges in all vhosts together, with those that are always there; zero: no limit.
+        max_exchanges: u64 = 0,
         /// Consumers per channel; zero: no limit.
         consumers_per_channel: u32 = 0,
         /// Milliseconds that consumers of quorum queues may keep a delivery; zero: for ever.

@@ -14,6 +14,7 @@
 //! +1500ms                          time passes
 //! log holds / log moves            what is staged does not become durable / does
 //! log fails                        a write failed
+//! limits max-queues=1              of all users and vhosts together
 //! crash                            what was durable is recovered, connections are gone
 //! # a remark
 //! ```
@@ -197,6 +198,17 @@ impl World {
         if let Some(ms) = line.strip_prefix('+') {
             self.now += ms.trim_end_matches("ms").parse::<u64>().unwrap();
             self.tick();
+            return;
+        }
+        if let Some(limits) = line.strip_prefix("limits ") {
+            for limit in limits.split(' ') {
+                let (name, max) = limit.split_once('=').unwrap();
+                let account = self.broker.node_account();
+                match name {
+                    "max-exchanges" => account.exchanges.limit(max.parse().unwrap()),
+                    _ => assert!(account.set(name, max.parse().unwrap()), "{name}"),
+                }
+            }
             return;
         }
         match line {

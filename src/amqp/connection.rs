@@ -24,7 +24,7 @@ use super::channels::Channels;
 use super::confirms::Verdict;
 use super::consume::Consumers;
 use super::errors::{self, Exception};
-use super::settings::{SessionSettings, SharedAuthenticator};
+use super::settings::{NODE_NAME, SessionSettings, SharedAuthenticator};
 use crate::broker::access::{Permissions, TopicPermissions};
 use crate::broker::batch::{Batch, PUBLISHES_MAX};
 use crate::broker::limits::Account;
@@ -147,8 +147,8 @@ pub struct Connection {
     pub output: BytesMut,
     pub(super) phase: Phase,
     pub(super) vhost: Option<Arc<Vhost>>,
-    /// Of the vhost and the user, in which this connection is counted.
-    pub(super) accounts: Option<[Arc<Account>; 2]>,
+    /// Of the node, the vhost, and the user, in which this connection is counted.
+    pub(super) accounts: Option<[Arc<Account>; 3]>,
     permissions: Option<(u64, Arc<Permissions>)>,
     /// What its user may do on topic exchanges, if there are such rules; as of the same version.
     topics: Option<Arc<TopicPermissions>>,
@@ -382,13 +382,7 @@ impl Connection {
             );
             return Err(Exception::hard(HardCode::NOT_ALLOWED, text));
         }
-        if let Some([_, user]) = &self.accounts
-            && let Err(max) = user.channels.take()
-        {
-            let text = format!(
-                "number of channels opened for user '{}' has reached the maximum allowed user limit of {max}",
-                self.peer.user
-            );
+        if let Err(text) = self.take_channel() {
             // RabbitMQ names no method.
             self.raise(
                 0,
@@ -403,9 +397,29 @@ impl Connection {
         Ok(())
     }
 
+    /// Counts a channel, or says which limit is reached.
+    fn take_channel(&self) -> Result<(), String> {
+        let Some([node, _, user]) = &self.accounts else {
+            return Ok(());
+        };
+        user.channels.take().map_err(|max| {
+            format!(
+                "number of channels opened for user '{}' has reached the maximum allowed user limit of {max}",
+                self.peer.user
+            )
+        })?;
+        node.channels.take().map_err(|max| {
+            user.channels.give_back(1);
+            format!(
+                "number of channels opened on node '{NODE_NAME}' has reached the maximum allowed limit of {max}"
+            )
+        })
+    }
+
     fn forget_channel(&mut self, number: u16) {
         if self.channels.remove(number) {
-            if let Some([_, user]) = &self.accounts {
+            if let Some([node, _, user]) = &self.accounts {
+                node.channels.give_back(1);
                 user.channels.give_back(1);
             }
             self.counted.channels_closed += 1;

@@ -243,10 +243,20 @@ pub fn topology(e: &TopologyError, vhost: &str) -> Exception {
                 format!("{what} name '{name}' contains reserved prefix 'amq.*'"),
             )
         }
-        TopologyError::QueueLimit(name, max) => soft(
+        TopologyError::QueueLimit(name, max, all) => {
+            let place = match all {
+                true => "cluster".to_string(),
+                false => format!("vhost '{vhost}'"),
+            };
+            soft(
+                PRECONDITION_FAILED,
+                format!("cannot declare queue '{name}': queue limit in {place} ({max}) is reached"),
+            )
+        }
+        TopologyError::ExchangeLimit(name, max) => soft(
             PRECONDITION_FAILED,
             format!(
-                "cannot declare queue '{name}': queue limit in vhost '{vhost}' ({max}) is reached"
+                "cannot declare exchange '{name}' in vhost '{vhost}': exchange limit of {max} is reached"
             ),
         ),
         TopologyError::DefaultExchange => soft(

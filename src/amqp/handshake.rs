@@ -212,28 +212,29 @@ impl Connection {
             ));
         };
         let user = self.peer.user.clone();
-        let (of_vhost, of_user) = (
+        let accounts = [
+            self.broker.node_account().clone(),
             self.broker.vhost_account(name),
             self.broker.user_account(&user),
-        );
-        if let Err(max) = of_vhost.connections.take() {
-            return Err(Exception::hard(
-                HardCode::NOT_ALLOWED,
-                format!(
+        ];
+        for (n, account) in accounts.iter().enumerate() {
+            let Err(max) = account.connections.take() else {
+                continue;
+            };
+            accounts[..n]
+                .iter()
+                .for_each(|a| a.connections.give_back(1));
+            let text = match n {
+                0 => format!("connection refused: node connection limit ({max}) is reached"),
+                1 => format!(
                     "access to vhost '{name}' refused for user '{user}': connection limit ({max}) is reached"
                 ),
-            ));
-        }
-        if let Err(max) = of_user.connections.take() {
-            of_vhost.connections.give_back(1);
-            return Err(Exception::hard(
-                HardCode::NOT_ALLOWED,
-                format!(
+                _ => format!(
                     "connection refused for user '{user}': user connection limit ({max}) is reached"
                 ),
-            ));
+            };
+            return Err(Exception::hard(HardCode::NOT_ALLOWED, text));
         }
-        let accounts = [of_vhost, of_user];
         if self
             .broker
             .access()

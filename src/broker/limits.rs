@@ -35,6 +35,17 @@ impl Quota {
         Err(max)
     }
 
+    /// The limit, if it is reached.
+    pub fn reached(&self) -> Option<u64> {
+        let max = self.max();
+        (self.used.load(Ordering::Relaxed) >= max).then_some(max)
+    }
+
+    /// Counts one, limit or not.
+    pub fn add(&self) {
+        self.used.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Gives some back.
     pub fn give_back(&self, n: u64) {
         self.used.fetch_sub(n, Ordering::Relaxed);
@@ -52,15 +63,17 @@ impl Quota {
     }
 }
 
-/// What one user, or one vhost, uses.
+/// What one user, or one vhost, or all together use.
 #[derive(Debug, Default)]
 pub struct Account {
     /// Open connections.
     pub connections: Quota,
-    /// Open channels; of users.
+    /// Open channels; not of vhosts.
     pub channels: Quota,
-    /// Queues, of vhosts. Only the limit is kept here.
+    /// Queues; not of users.
     pub queues: Quota,
+    /// Exchanges, with those that are always there; not of users.
+    pub exchanges: Quota,
 }
 
 impl Account {

@@ -75,6 +75,7 @@ pub struct Broker {
     returned: Returned,
     user_accounts: Accounts,
     vhost_accounts: Accounts,
+    node_account: Arc<Account>,
     /// What the store has of copies that came back, until [`Self::recover_messages`].
     stored_returns: Mutex<BTreeMap<(QueueId, MessageId), ReturnedCopy>>,
     /// Counters of all sessions.
@@ -108,6 +109,7 @@ impl Broker {
             returned: Returned::default(),
             user_accounts: Accounts::default(),
             vhost_accounts: Accounts::default(),
+            node_account: Arc::default(),
             stored_returns: Mutex::new("returned copies in the store", BTreeMap::new()),
             totals: totals::Totals::default(),
         };
@@ -393,13 +395,12 @@ impl Broker {
     }
 
     fn insert_vhost(&self, name: &str) {
-        let account = self.vhost_account(name);
-        let vhost = Vhost::new(name, self.log.clone(), self.next_queue_id.clone(), account);
-        self.vhosts
-            .write()
-            .expect(UNPOISONED)
-            .entry(name.into())
-            .or_insert(vhost);
+        let accounts = [self.vhost_account(name), self.node_account.clone()];
+        let mut vhosts = self.vhosts.write().expect(UNPOISONED);
+        vhosts.entry(name.into()).or_insert_with(|| {
+            let (log, next_queue_id) = (self.log.clone(), self.next_queue_id.clone());
+            Vhost::new(name, log, next_queue_id, accounts)
+        });
     }
 
     fn put(
@@ -424,6 +425,11 @@ impl Broker {
     /// The account of a vhost.
     pub fn vhost_account(&self, vhost: &str) -> Arc<Account> {
         self.vhost_accounts.of(vhost)
+    }
+
+    /// The account of all users and vhosts together.
+    pub fn node_account(&self) -> &Arc<Account> {
+        &self.node_account
     }
 
     fn account(&self, component: &str, name: &str) -> Option<Arc<Account>> {

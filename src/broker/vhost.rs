@@ -50,8 +50,11 @@ pub const TRANSIENT_QUEUE: u64 = 1 << 63;
 /// Why an operation on the topology was refused.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TopologyError {
-    /// The vhost has as many queues as it may have: the name, and the limit.
-    QueueLimit(String, u64),
+    /// There are as many queues as there may be: the name, the limit, and whether it is that of all vhosts
+    /// together.
+    QueueLimit(String, u64, bool),
+    /// There are as many exchanges as there may be: the name, and the limit.
+    ExchangeLimit(String, u64),
     /// No such exchange.
     NoExchange(String),
     /// No such queue.
@@ -186,7 +189,8 @@ pub struct Vhost {
     pub name: Arc<str>,
     log: Arc<dyn MessageLog>,
     next_queue_id: Arc<AtomicU64>,
-    account: Arc<Account>,
+    /// Its own, and that of all vhosts.
+    accounts: [Arc<Account>; 2],
     exchanges: RwLock<HashMap<Box<str>, Arc<Exchange>>>,
     queues: RwLock<HashMap<Box<str>, Arc<Queue>>>,
     links: Mutex<Links>,
@@ -216,8 +220,11 @@ impl Vhost {
         name: &str,
         log: Arc<dyn MessageLog>,
         next_queue_id: Arc<AtomicU64>,
-        account: Arc<Account>,
+        accounts: [Arc<Account>; 2],
     ) -> Arc<Vhost> {
+        for account in &accounts {
+            PREDECLARED.iter().for_each(|_| account.exchanges.add());
+        }
         let predeclared = PREDECLARED.map(|(name, kind, internal)| {
             let info = ExchangeInfo {
                 id: 0,
@@ -234,7 +241,7 @@ impl Vhost {
             name: name.into(),
             log,
             next_queue_id,
-            account,
+            accounts,
             exchanges: RwLock::new(HashMap::from(predeclared)),
             queues: RwLock::default(),
             links: Mutex::new("the topology of a vhost", Links::default()),
@@ -340,6 +347,10 @@ impl Vhost {
                 name: d.name.into(),
             });
         }
+        let reached = self.accounts.iter().find_map(|a| a.exchanges.reached());
+        if let Some(max) = reached {
+            return Err(TopologyError::ExchangeLimit(d.name.into(), max));
+        }
         check_exchange(kind, d)?;
         let mut info = ExchangeInfo {
             id: 0,
@@ -370,6 +381,7 @@ impl Vhost {
             .write()
             .expect(UNPOISONED)
             .insert(d.name.into(), exchange);
+        self.accounts.iter().for_each(|a| a.exchanges.add());
         Ok(lsn)
     }
 
@@ -404,6 +416,7 @@ impl Vhost {
                 .write()
                 .expect(UNPOISONED)
                 .remove(&exchange.info.name[..]);
+            self.accounts.iter().for_each(|a| a.exchanges.give_back(1));
             if exchange.info.durable {
                 let parts = [self.name.as_bytes(), exchange.info.name.as_bytes()];
                 records
@@ -526,9 +539,10 @@ impl Vhost {
                 redeclare(queue.info(), d, durable)?;
                 return Ok((queue, links.settled_at(durable), false));
             }
-            let max = self.account.queues.max();
-            if self.queues.read().expect(UNPOISONED).len() as u64 >= max {
-                return Err(TopologyError::QueueLimit(name.into(), max));
+            for (account, all) in self.accounts.iter().zip([false, true]) {
+                if let Some(max) = account.queues.reached() {
+                    return Err(TopologyError::QueueLimit(name.into(), max, all));
+                }
             }
             let settings = QueueSettings::parse(d.arguments)
                 .map_err(|e| TopologyError::Argument(name.into(), e))?;
@@ -569,6 +583,7 @@ impl Vhost {
                 .write()
                 .expect(UNPOISONED)
                 .insert(name.into(), queue.clone());
+            self.accounts.iter().for_each(|a| a.queues.add());
             if d.exclusive {
                 links
                     .exclusive
@@ -615,6 +630,7 @@ impl Vhost {
             }
             queues.remove(&info.name[..]);
         }
+        self.accounts.iter().for_each(|a| a.queues.give_back(1));
         let mut records = Records::default();
         if info.durable {
             let parts = [self.name.as_bytes(), info.name.as_bytes()];

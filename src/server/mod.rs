@@ -26,10 +26,11 @@ use self::tls::TlsReloader;
 use crate::amqp::settings::{SessionSettings, SharedAuthenticator};
 use crate::broker::Broker;
 use crate::broker::access::User;
+use crate::broker::limits::Account;
 use crate::broker::ports::{Bell, MessageLog};
 use crate::broker::queue::residency;
 use crate::clock;
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, Protocol};
 use crate::definitions_file;
 use crate::password;
 use crate::storage::{self, LogOptions, SegmentedLog};
@@ -183,6 +184,8 @@ impl Server {
             definitions_file::load(&broker, config.load_definitions.as_ref())?;
         }
         bootstrap(&broker, &config)?;
+        // After what is there: limits are for what clients add.
+        limit(broker.node_account(), &config.protocol);
         let stop = CancellationToken::new();
         workers::start(&broker, &stop)?;
         broker.recover_messages(|known, each| log.recover(known, each), clock::now());
@@ -374,6 +377,19 @@ impl Server {
     }
 }
 
+/// Sets the limits of all users and vhosts together.
+fn limit(account: &Account, protocol: &Protocol) {
+    let limits = [
+        (&account.connections, protocol.max_connections as u64),
+        (&account.channels, protocol.max_channels),
+        (&account.queues, protocol.max_queues),
+        (&account.exchanges, protocol.max_exchanges),
+    ];
+    for (quota, max) in limits.into_iter().filter(|(_, max)| *max != 0) {
+        quota.limit(i64::try_from(max).unwrap_or(i64::MAX));
+    }
+}
+
 fn accepted_one(
     stream: TcpStream,
     peer: SocketAddr,
@@ -382,7 +398,9 @@ fn accepted_one(
     tls: Option<&Arc<TlsReloader>>,
 ) {
     let p = &shared.config.protocol;
-    let full = p.max_connections != 0 && shared.inboxes.lock().len() >= p.max_connections;
+    // Who comes too late is told when it opens its vhost; this is for who does not get that far.
+    let most = p.max_connections + p.max_unauthenticated_connections;
+    let full = p.max_connections != 0 && shared.inboxes.lock().len() >= most;
     if full || shared.unauthenticated.load(Ordering::Relaxed) >= p.max_unauthenticated_connections {
         tracing::warn!(%peer, "connection refused: too many connections");
         return;

@@ -11,6 +11,7 @@ impl Vhost {
             .write()
             .expect(UNPOISONED)
             .insert(name, Exchange::new(info));
+        self.accounts.iter().for_each(|a| a.exchanges.add());
     }
 
     pub(in crate::broker) fn restore_queue(
@@ -38,6 +39,7 @@ impl Vhost {
             .write()
             .expect(UNPOISONED)
             .insert(stored.name.into(), queue.clone());
+        self.accounts.iter().for_each(|a| a.queues.add());
         Ok(queue)
     }
 
