@@ -57,6 +57,8 @@ pub enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 5)]
         timeout: u64,
     },
+    /// Load a broker, this one or any other that speaks AMQP 0-9-1, and measure rates and latencies
+    Perf(Perf),
     /// Print the hash of a password (read from standard input), as RabbitMQ's definitions files have it
     HashPassword,
     /// Check a configuration file and the environment
@@ -65,4 +67,69 @@ pub enum Command {
         #[arg(long, value_name = "FILE", env = "LEVERET_CONFIG")]
         config: Option<PathBuf>,
     },
+}
+
+/// Options of `leveret perf`, named as those of `lavinmqperf` and PerfTest where they have them.
+#[derive(Args, Clone, Debug)]
+pub struct Perf {
+    /// The broker
+    #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2F")]
+    pub uri: String,
+    /// Producers, each with a connection
+    #[arg(short = 'x', long, default_value_t = 1)]
+    pub producers: usize,
+    /// Consumers, each with a connection
+    #[arg(short = 'y', long, default_value_t = 1)]
+    pub consumers: usize,
+    /// Bytes of a body; at least 8, which say when it was published
+    #[arg(short, long, default_value_t = 16)]
+    pub size: usize,
+    /// Wait for confirms, with at most so many messages on their way per producer; 0: no confirms
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    pub confirm: u64,
+    /// Acknowledge every N messages; 0: no acknowledgements
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    pub ack: u64,
+    /// Unacknowledged messages per consumer; 0: no limit
+    #[arg(short = 'P', long, value_name = "N", default_value_t = 0)]
+    pub prefetch: u16,
+    /// Messages a second per producer; 0: as many as possible
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    pub rate: u64,
+    /// Seconds; 0: until the messages are through, or for ever
+    #[arg(short = 'z', long, value_name = "SECONDS", default_value_t = 0)]
+    pub time: u64,
+    /// Stop each producer after so many messages; 0: never
+    #[arg(short = 'C', long, value_name = "N", default_value_t = 0)]
+    pub pmessages: u64,
+    /// Stop when so many messages were consumed; 0: never
+    #[arg(short = 'D', long, value_name = "N", default_value_t = 0)]
+    pub cmessages: u64,
+    /// Persistent messages
+    #[arg(short = 'f', long)]
+    pub persistent: bool,
+    /// The queue; declared, and deleted at the end
+    #[arg(short = 'u', long, default_value = "perf-test")]
+    pub queue: String,
+    /// So many queues, named after it, shared out among producers and consumers
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub queues: u16,
+    /// classic or quorum
+    #[arg(long, default_value = "classic")]
+    pub queue_type: String,
+    /// Publish to this exchange, which has to exist, instead of the default one
+    #[arg(short, long, default_value = "")]
+    pub exchange: String,
+    /// Publish and bind with this routing key; without it: the queue's name
+    #[arg(short = 'k', long)]
+    pub routing_key: Option<String>,
+    /// Leave the queues as they are at the end
+    #[arg(long)]
+    pub keep: bool,
+    /// Print the result as one line of JSON
+    #[arg(short, long)]
+    pub json: bool,
+    /// Tell no progress
+    #[arg(short, long)]
+    pub quiet: bool,
 }

@@ -18,4 +18,5 @@ pub mod clock;
 pub mod config;
 pub mod definitions_file;
 pub mod password;
+pub mod perf;
 pub mod sync;

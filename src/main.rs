@@ -23,6 +23,9 @@ fn main() -> ExitCode {
         Some(Command::Ping { amqp, timeout }) => {
             ping(amqp, Duration::from_secs(timeout)).map_err(|e| format!("{amqp}: {e}"))
         }
+        Some(Command::Perf(options)) => leveret::perf::run(&options)
+            .map(|()| true)
+            .map_err(|e| e.to_string()),
         Some(Command::HashPassword) => hash_password().map_err(|e| e.to_string()),
         Some(Command::CheckConfig { config }) => configure(&Serve {
             config,

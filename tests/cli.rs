@@ -257,6 +257,46 @@ fn ping_tells_by_its_exit_code() {
 }
 
 #[test]
+fn perf_loads_a_broker_and_counts_what_went_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&dir.path().join("data"), &[]);
+    let uri = format!("amqp://guest:guest@{}/%2F", broker.address);
+    let perf = |more: &str| {
+        let arguments = ["perf", "--uri", &uri, "--json", "-q"].into_iter();
+        let output = leveret(&arguments.chain(more.split(' ')).collect::<Vec<_>>(), &[]);
+        assert!(output.status.success(), "{}", said(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let counts = |r: &serde_json::Value| {
+        ["published", "confirmed", "refused", "consumed"].map(|k| r[k].as_u64().unwrap())
+    };
+    // Each way to consume, bodies of many frames, several of everything.
+    let r = perf("-C 2000 -c 10 -a 10 -P 25 -f -x 2 -y 3 --queues 2 --queue-type quorum");
+    assert_eq!(counts(&r), [4000, 4000, 0, 4000]);
+    assert!(r["latency_us"]["p50"].as_f64().unwrap() > 0.0, "{r}");
+    assert!(
+        r["confirm_latency_us"]["max"].as_f64().unwrap() > 0.0,
+        "{r}"
+    );
+    let r = perf("-C 20 -s 300000");
+    assert_eq!(counts(&r), [20, 0, 0, 20]);
+    assert!(r["confirm_latency_us"].is_null(), "{r}");
+    // Now publish, later consume.
+    let r = perf("-C 500 -y 0 -r 100000 --keep");
+    assert_eq!(
+        (counts(&r), &r["latency_us"]),
+        ([500, 0, 0, 0], &serde_json::Value::Null)
+    );
+    assert_eq!(counts(&perf("-x 0 -D 500")), [0, 0, 0, 500]);
+
+    let refused = leveret(&["perf", "--uri", &uri, "-e", "nowhere", "-z", "5"], &[]);
+    assert!(!refused.status.success());
+    assert!(said(&refused).contains("NOT_FOUND - no exchange 'nowhere'"));
+    let mistaken = leveret(&["perf", "--uri", "http://localhost"], &[]);
+    assert!(!mistaken.status.success() && said(&mistaken).contains("amqp://"));
+}
+
+#[test]
 fn a_data_folder_belongs_to_one_broker_of_the_right_version() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

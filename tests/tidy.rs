@@ -50,6 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("password", &[]),
     ("config", &[]),
     ("cli", &[]),
+    ("perf", &["cli", "protocol"]),
     ("protocol", &[]),
     ("broker", &["protocol", "sync"]),
     ("amqp", &["protocol", "broker", "sync"]),
