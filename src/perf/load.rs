@@ -43,22 +43,62 @@ pub struct Shared {
     /// From publish to confirm, nanoseconds.
     pub confirm_latency: Mutex<Histogram<u64>>,
     /// Nothing more is published.
-    pub enough: AtomicBool,
+    enough: AtomicBool,
+    /// Rung when something ends.
+    bell: (Mutex<()>, Condvar),
 }
 
 /// A histogram with three digits, from a nanosecond to an hour.
-pub fn histogram() -> Histogram<u64> {
+fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("bounds that fit")
 }
 
 impl Shared {
+    /// Nothing was published yet.
+    pub fn new() -> Shared {
+        Shared {
+            began: Instant::now(),
+            published: AtomicU64::new(0),
+            confirmed: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            consumed: AtomicU64::new(0),
+            latency: Mutex::new(histogram()),
+            confirm_latency: Mutex::new(histogram()),
+            enough: AtomicBool::new(false),
+            bell: (Mutex::default(), Condvar::new()),
+        }
+    }
+
+    /// Nothing more is to be published.
+    pub fn stop(&self) {
+        self.enough.store(true, Ordering::Relaxed);
+        self.ring();
+    }
+
+    /// Whether [`Self::stop`] was called.
+    pub fn is_enough(&self) -> bool {
+        self.enough.load(Ordering::Relaxed)
+    }
+
+    /// Something has ended.
+    pub fn ring(&self) {
+        drop(self.bell.0.lock().expect(UNPOISONED));
+        self.bell.1.notify_all();
+    }
+
+    /// Waits until something ends, at most so long.
+    pub fn rest(&self, at_most: Duration) {
+        let guard = self.bell.0.lock().expect(UNPOISONED);
+        drop(self.bell.1.wait_timeout(guard, at_most).expect(UNPOISONED));
+    }
+
     fn now(&self) -> u64 {
         self.began.elapsed().as_nanos() as u64
     }
 
     /// Whether publishing goes on, after `n` messages of one producer.
     fn goes_on(&self, n: u64, most: u64) -> bool {
-        !self.enough.load(Ordering::Relaxed) && (most == 0 || n < most)
+        !self.is_enough() && (most == 0 || n < most)
     }
 }
 
@@ -89,7 +129,7 @@ impl Window {
     fn room(&self, published: u64, shared: &Shared) -> u64 {
         let most = self.times.len() as u64;
         let mut settled = self.settled.lock().expect(UNPOISONED);
-        while published - *settled >= most && !shared.enough.load(Ordering::Relaxed) {
+        while published - *settled >= most && !shared.is_enough() {
             let wait = self.moved.wait_timeout(settled, Duration::from_millis(100));
             settled = wait.expect(UNPOISONED).0;
         }
@@ -127,7 +167,7 @@ pub fn produce(
         if options.rate > 0 {
             let due = (began.elapsed().as_secs_f64() * options.rate as f64) as u64;
             if due <= n {
-                std::thread::sleep(PACE);
+                shared.rest(PACE);
                 continue;
             }
             room = room.min(due - n);

@@ -7,7 +7,7 @@ mod client;
 mod load;
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -175,16 +175,7 @@ fn delete(client: &mut Client, name: &str) -> io::Result<()> {
 
 impl Crew {
     fn start(options: &Perf, address: &Address, queues: &[String]) -> io::Result<Crew> {
-        let shared = Arc::new(Shared {
-            began: Instant::now(),
-            published: AtomicU64::new(0),
-            confirmed: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            consumed: AtomicU64::new(0),
-            latency: Mutex::new(load::histogram()),
-            confirm_latency: Mutex::new(load::histogram()),
-            enough: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new());
         let mut crew = Crew {
             shared,
             producers: Vec::new(),
@@ -243,8 +234,9 @@ impl Crew {
                     .lock()
                     .expect("a panic aborts the process")
                     .get_or_insert(e);
-                shared.enough.store(true, Ordering::Relaxed);
+                shared.stop();
             }
+            shared.ring();
             Ok(())
         })
     }
@@ -261,7 +253,7 @@ impl Crew {
         let limit = (options.time > 0).then(|| Duration::from_secs(options.time));
         let (mut told_at, mut told, mut moved_at, mut last) = (began, (0, 0), began, 0);
         loop {
-            std::thread::sleep(LOOK);
+            shared.rest(LOOK);
             let now = Instant::now();
             let published = shared.published.load(Ordering::Relaxed);
             let consumed = shared.consumed.load(Ordering::Relaxed);
@@ -270,7 +262,7 @@ impl Crew {
             if limit.is_some_and(|limit| now - began >= limit)
                 || (options.cmessages > 0 && consumed >= options.cmessages)
             {
-                shared.enough.store(true, Ordering::Relaxed);
+                shared.stop();
             }
             if published + consumed + settled != last {
                 (last, moved_at) = (published + consumed + settled, now);
@@ -293,7 +285,7 @@ impl Crew {
             if self.producers.iter().all(JoinHandle::is_finished) {
                 let waits = (options.consumers > 0 && consumed < published)
                     || (options.confirm > 0 && settled < published);
-                let stopped = shared.enough.load(Ordering::Relaxed) && options.producers == 0;
+                let stopped = shared.is_enough() && options.producers == 0;
                 let counts = options.producers > 0 || stopped;
                 if counts && (!waits || now - moved_at >= DRAIN) {
                     break;
@@ -330,7 +322,7 @@ impl Crew {
 
     fn end(&mut self) {
         self.ending.store(true, Ordering::Release);
-        self.shared.enough.store(true, Ordering::Relaxed);
+        self.shared.stop();
         self.connections.iter().for_each(Client::hang_up);
         for worker in self.producers.drain(..).chain(self.readers.drain(..)) {
             // Errors were noted; a panic aborts the process.
