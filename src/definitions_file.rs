@@ -58,33 +58,12 @@ struct UserEntry {
     #[serde(default)]
     tags: Option<Tags>,
     /// `max-connections`, `max-channels`
-    #[serde(default)]
-    limits: Limits,
+    #[serde(default = "no_limits")]
+    limits: Value,
 }
 
-/// Limits by their names in RabbitMQ; an empty object may be written as an empty list.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Limits {
-    Some(HashMap<String, i64>),
-    None(#[allow(dead_code, reason = "it is empty")] [(); 0]),
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits::None([])
-    }
-}
-
-impl Limits {
-    fn put(self, broker: &Broker, component: &str, name: &str) -> Result<(), String> {
-        let Limits::Some(limits) = self else {
-            return Ok(());
-        };
-        let limits: Vec<_> = limits.into_iter().collect();
-        let put = broker.put_limits(component, name, &limits);
-        put.map_err(|e| format!("{component} of '{name}': {e}"))
-    }
+fn no_limits() -> Value {
+    Value::Array(Vec::new())
 }
 
 #[derive(Debug, Deserialize)]
@@ -212,7 +191,7 @@ fn apply(broker: &Broker, text: &str) -> Result<Vec<String>, String> {
                 .filter(|t| !t.is_empty())
                 .collect(),
         };
-        u.limits.put(broker, USER_LIMITS, &u.name)?;
+        put_limits(broker, USER_LIMITS, &u.name, u.limits)?;
         let user = User {
             name: u.name,
             password_hash: u.password_hash,
@@ -304,20 +283,32 @@ fn apply(broker: &Broker, text: &str) -> Result<Vec<String>, String> {
     let mut left = Vec::new();
     for p in file.parameters {
         if p.component == VHOST_LIMITS {
-            let limits: Limits = serde_json::from_value(p.value)
-                .map_err(|e| format!("{VHOST_LIMITS} of '{}': {e}", p.vhost))?;
-            limits.put(broker, VHOST_LIMITS, &p.vhost)?;
+            put_limits(broker, VHOST_LIMITS, &p.vhost, p.value)?;
         } else {
             left.push(format!("parameters: {} {}", p.component, p.name));
         }
     }
-    let empty = |v: &Value| v.as_array().is_some_and(Vec::is_empty);
     let left_out = file
         .rest
         .iter()
-        .filter(|(name, v)| !INFORMATIVE.contains(&name.as_str()) && !empty(v));
+        .filter(|(name, v)| !INFORMATIVE.contains(&name.as_str()) && !is_empty_list(v));
     left.extend(left_out.map(|(name, _)| name.clone()));
     Ok(left)
+}
+
+/// Sets limits, by their names in RabbitMQ; none may be written as an empty list.
+fn put_limits(broker: &Broker, component: &str, name: &str, limits: Value) -> Result<(), String> {
+    if is_empty_list(&limits) {
+        return Ok(());
+    }
+    let limits = serde_json::from_value::<HashMap<String, i64>>(limits).map_err(|e| e.to_string());
+    let limits = limits.map(|limits| limits.into_iter().collect::<Vec<_>>());
+    let put = limits.and_then(|limits| broker.put_limits(component, name, &limits));
+    put.map_err(|e| format!("{component} of '{name}': {e}"))
+}
+
+fn is_empty_list(v: &Value) -> bool {
+    v.as_array().is_some_and(Vec::is_empty)
 }
 
 fn table(arguments: &Arguments) -> FieldTable {

@@ -488,11 +488,6 @@ pub fn equivalent(
 pub struct ConsumerSettings {
     /// `x-priority`
     pub priority: i32,
-    /// `x-delayed-retry-type`, `x-delayed-retry-min`, `x-delayed-retry-max`
-    pub delayed_retry: DelayedRetry,
-    /// `x-dead-letter-strategy`: a dead letter that nobody takes is kept until somebody does. As in
-    /// RabbitMQ only with `reject-publish` and a dead-letter exchange.
-    pub at_least_once: bool,
     /// `x-consumer-timeout`, milliseconds; zero: none. Of the queue if not given.
     pub timeout: Option<u64>,
 }

@@ -22,6 +22,16 @@ pub const PUBLISHES_MAX: u32 = 256;
 /// Topologies without a cycle end far sooner; a cycle without a rejection is dropped when detected.
 const ROUNDS_MAX: usize = 1000;
 
+/// Makes all of these queues promise room for a message; false, and no promise is left, if one refuses.
+pub(super) fn promise(queues: &[Arc<Queue>], body_len: u32) -> bool {
+    let limited = || queues.iter().filter(|q| q.may_refuse());
+    let Some(n) = limited().position(|q| !q.reserve(body_len)) else {
+        return true;
+    };
+    limited().take(n).for_each(|q| q.unreserve(body_len));
+    false
+}
+
 /// Messages on their way into one queue.
 #[derive(Default)]
 struct Group {
@@ -51,7 +61,7 @@ pub struct Batch {
     /// What is published now was delivered before.
     redelivered: bool,
     /// Room for what is published now was promised by its queues.
-    reserved: bool,
+    promised: bool,
     /// The position of the next flush is behind everything in the log.
     behind_all: bool,
     /// What follows from operations on queues that were done directly.
@@ -90,7 +100,7 @@ impl Batch {
         let mut logged = false;
         for queue in queues {
             let reserved = queue.may_refuse();
-            if reserved && !self.reserved && !queue.reserve(message.body_len()) {
+            if reserved && !self.promised && !queue.reserve(message.body_len()) {
                 if self.refused.last() != Some(&number) {
                     self.refused.push(number);
                 }
@@ -143,42 +153,19 @@ impl Batch {
     }
 
     /// Adds a dead letter. In RabbitMQ it is still redelivered if it was delivered before it died.
+    /// `promised`: its queues have room for it, see [`promise`].
     pub fn publish_dead(
         &mut self,
         message: &Message,
         queues: &[Arc<Queue>],
         priority: Option<u8>,
         redelivered: bool,
+        promised: bool,
         now: u64,
     ) {
-        self.redelivered = redelivered;
+        (self.redelivered, self.promised) = (redelivered, promised);
         self.publish(message, queues, None, priority, now);
-        self.redelivered = false;
-    }
-
-    /// The same if all of these queues have room for it; false, and nothing is published, if one has
-    /// not.
-    pub fn publish_dead_to_all(
-        &mut self,
-        message: &Message,
-        queues: &[Arc<Queue>],
-        priority: Option<u8>,
-        redelivered: bool,
-        now: u64,
-    ) -> bool {
-        let body_len = message.body_len();
-        let limited = |q: &&Arc<Queue>| q.may_refuse();
-        let full = |q: &&Arc<Queue>| !q.reserve(body_len);
-        let refused = queues.iter().filter(limited).position(|q| full(&q));
-        if let Some(n) = refused {
-            let promised = queues.iter().filter(limited).take(n);
-            promised.for_each(|q| q.unreserve(body_len));
-            return false;
-        }
-        self.reserved = true;
-        self.publish_dead(message, queues, priority, redelivered, now);
-        self.reserved = false;
-        true
+        (self.redelivered, self.promised) = (false, false);
     }
 
     /// Adds what the store has to know beside what is published.

@@ -5,7 +5,7 @@
 //! dead-lettered here carries a history.
 
 use super::Broker;
-use super::batch::Batch;
+use super::batch::{Batch, promise};
 use super::detour;
 use super::effects::{Dead, DeathReason};
 use super::message::{FLAG_DEAD_LETTERED, Message, Parts};
@@ -74,11 +74,11 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
                 DeathReason::Rejected | DeathReason::DeliveryLimit
             );
         let priority = properties.priority;
-        if !info.settings.at_least_once {
-            batch.publish_dead(&reborn, &found.queues, priority, delivered, now);
-        } else if !batch.publish_dead_to_all(&reborn, &found.queues, priority, delivered, now) {
+        let to_all = info.settings.at_least_once;
+        if to_all && !promise(&found.queues, reborn.body_len()) {
             return false;
         }
+        batch.publish_dead(&reborn, &found.queues, priority, delivered, to_all, now);
     }
     detour::follow(batch, &found.detours, &reborn, now);
     true

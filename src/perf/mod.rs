@@ -82,7 +82,7 @@ pub struct Report {
     pub confirm_latency_us: Option<Latency>,
 }
 
-type Worker = JoinHandle<io::Result<()>>;
+type Worker = JoinHandle<()>;
 
 struct Crew {
     shared: Arc<Shared>,
@@ -205,12 +205,10 @@ impl Crew {
             crew.connections.push(client.other_half()?);
             let reader = client.other_half()?;
             reader.wait_for_ever()?;
-            let (shared, of_reader) = (crew.shared.clone(), window.clone());
-            let confirms = crew.spawn(move || match of_reader {
-                Some(window) => load::read_confirms(reader, &shared, &window),
-                // Only to hear of an error.
-                None => load::read_confirms(reader, &shared, &Window::new(1)),
-            });
+            let shared = crew.shared.clone();
+            // Without confirms only to hear of an error.
+            let of_reader = window.clone().unwrap_or_else(|| Arc::new(Window::new(1)));
+            let confirms = crew.spawn(move || load::read_confirms(reader, &shared, &of_reader));
             crew.readers.push(confirms?);
             let (options, shared) = (options.clone(), crew.shared.clone());
             let producer = crew.spawn(move || {
@@ -237,7 +235,6 @@ impl Crew {
                 shared.stop();
             }
             shared.ring();
-            Ok(())
         })
     }
 

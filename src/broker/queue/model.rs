@@ -702,14 +702,8 @@ fn the_queue_is_what_its_definition_says() {
 
 #[test]
 fn deaths_have_the_names_that_the_model_gives_them() {
-    let all = [
-        DeathReason::Rejected,
-        DeathReason::Expired,
-        DeathReason::Maxlen,
-        DeathReason::DeliveryLimit,
-    ];
     assert_eq!(
-        all.map(DeathReason::as_str),
+        DeathReason::ALL.map(DeathReason::as_str),
         ["rejected", "expired", "maxlen", "delivery_limit"]
     );
 }
