@@ -3,54 +3,30 @@
 //!
 //! `cargo bench --bench queue`
 
+#[path = "support/inbox.rs"]
+mod inbox;
+
 use std::hint::black_box;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use leveret::broker::arguments::QueueSettings;
 use leveret::broker::effects::Effects;
 use leveret::broker::message::{FLAG_PERSISTENT, Message, Parts};
-use leveret::broker::outlet::{ConsumerKey, Delivery, Notice, Outlet, Room};
-use leveret::broker::ports::{Bell, MessageId, QueueId};
+use leveret::broker::outlet::ConsumerKey;
+use leveret::broker::ports::{MessageId, QueueId};
 use leveret::broker::queue::{
     ConsumerInfo, DeliveryRef, Incoming, Queue, QueueInfo, Settle, residency,
 };
 use leveret::protocol::field_table::FieldTable;
+
+use self::inbox::Inbox;
 
 /// Messages that one read brings.
 const BATCH: u64 = 64;
 
 /// Messages that wait before the measured ones come, and stay.
 const WAITING: u64 = 100_000;
-
-#[derive(Default)]
-struct Sink(Mutex<Vec<Delivery>>);
-
-impl Bell for Sink {
-    fn ring(&self) {}
-}
-
-impl Outlet for Sink {
-    fn room(&self, _: &Arc<Queue>, _: u32) -> Option<Room> {
-        Some(Room {
-            deliveries: 1000,
-            bytes: 1 << 20,
-        })
-    }
-
-    fn push(&self, deliveries: &mut Vec<Delivery>) -> bool {
-        self.0.lock().expect("one thread").append(deliveries);
-        true
-    }
-
-    fn withdraw(&self, _: ConsumerKey) -> Vec<Delivery> {
-        Vec::new()
-    }
-
-    fn notify(&self, _: Notice) -> bool {
-        true
-    }
-}
 
 fn queue(max_priority: Option<u8>) -> Arc<Queue> {
     Queue::new(QueueInfo {
@@ -79,7 +55,7 @@ fn message() -> Message {
     Message::new(&parts, &[7; 16])
 }
 
-fn consumer(sink: &Arc<Sink>) -> ConsumerInfo {
+fn consumer(sink: &Arc<Inbox>) -> ConsumerInfo {
     ConsumerInfo {
         key: ConsumerKey {
             slot: 0,
@@ -99,7 +75,7 @@ fn consumer(sink: &Arc<Sink>) -> ConsumerInfo {
 /// A batch in, out, and acknowledged.
 struct Round {
     queue: Arc<Queue>,
-    sink: Arc<Sink>,
+    sink: Arc<Inbox>,
     message: Message,
     incoming: Vec<Incoming>,
     refs: Vec<DeliveryRef>,
@@ -109,7 +85,7 @@ struct Round {
 
 impl Round {
     fn new(max_priority: Option<u8>) -> Round {
-        let sink = Arc::new(Sink::default());
+        let sink = Inbox::new(1000, 1 << 20);
         let queue = queue(max_priority);
         let mut fx = Effects::default();
         let consuming = queue.consume(consumer(&sink), 1, &mut fx);
@@ -138,7 +114,7 @@ impl Round {
             });
         }
         self.queue.enqueue(&mut self.incoming, 1, &mut self.fx);
-        let delivered = std::mem::take(&mut *self.sink.0.lock().expect("one thread"));
+        let delivered = std::mem::take(&mut *self.sink.deliveries.lock().expect("one thread"));
         self.refs.extend(delivered.iter().map(|d| DeliveryRef {
             slot: d.slot,
             seq: d.entry.seq,

@@ -3,72 +3,33 @@
 //!
 //! `cargo bench --bench session`
 
+#[path = "support/inbox.rs"]
+mod inbox;
+#[path = "support/session.rs"]
+mod session;
+
 use std::hint::black_box;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use leveret::amqp::connection::{Connection, Parts};
-use leveret::amqp::settings::{Authenticator, Login, Refused, SessionSettings};
+use leveret::amqp::connection::Connection;
 use leveret::broker::Broker;
-use leveret::broker::access::User;
-use leveret::broker::outlet::{ConsumerKey, Delivery, Notice, Outlet, Room};
-use leveret::broker::ports::Bell;
-use leveret::broker::queue::Queue;
+use leveret::broker::outlet::Delivery;
 use leveret::protocol::encode::{self, Content};
 use leveret::protocol::field_table::TableRef;
 use leveret::protocol::frame::{self, FrameKind, Parsed};
 use leveret::protocol::methods::{Method, basic, queue};
-use leveret::storage::memory::MemoryLog;
+
+use self::inbox::Inbox;
 
 /// Messages that one read brings.
 const BATCH: u64 = 64;
 
 const NOW: u64 = 1_700_000_000_000;
 
-#[derive(Default)]
-struct Inbox(Mutex<Vec<Delivery>>);
-
-impl Bell for Inbox {
-    fn ring(&self) {}
-}
-
-impl Outlet for Inbox {
-    fn room(&self, _: &Arc<Queue>, _: u32) -> Option<Room> {
-        Some(Room {
-            deliveries: 1000,
-            bytes: 1 << 24,
-        })
-    }
-
-    fn push(&self, deliveries: &mut Vec<Delivery>) -> bool {
-        self.0.lock().expect("one thread").append(deliveries);
-        true
-    }
-
-    fn withdraw(&self, _: ConsumerKey) -> Vec<Delivery> {
-        Vec::new()
-    }
-
-    fn notify(&self, _: Notice) -> bool {
-        true
-    }
-}
-
-struct Anybody;
-
-impl Authenticator for Anybody {
-    fn authenticate(&self, _: &Login<'_>) -> Result<(), Refused> {
-        Ok(())
-    }
-}
-
-/// A handshake as `guest`, and channel 1.
-const HANDSHAKE: &[u8] = b"AMQP\0\0\x09\x01\
-    \x01\0\0\0\0\0\x24\0\x0a\0\x0b\0\0\0\0\x05PLAIN\0\0\0\x0c\0guest\0guest\x05en_US\xce\
-    \x01\0\0\0\0\0\x0c\0\x0a\0\x1f\0\x40\0\x02\0\0\0\x0a\xce\
-    \x01\0\0\0\0\0\x08\0\x0a\0\x28\x01/\0\0\xce\
-    \x01\0\x01\0\0\0\x05\0\x14\0\x0a\0\xce";
+/// As the handshake negotiates it.
+const FRAME_MAX: u32 = 65_536;
 
 struct Peer {
     machine: Connection,
@@ -78,23 +39,13 @@ struct Peer {
 
 impl Peer {
     fn new(broker: &Arc<Broker>) -> Peer {
-        let inbox = Arc::new(Inbox::default());
-        let parts = Parts {
-            broker: broker.clone(),
-            settings: Arc::new(SessionSettings::default()),
-            authenticator: Arc::new(Anybody),
-            outlet: inbox.clone(),
-            bell: inbox.clone(),
-            address: None,
-            local: None,
-            certified: None,
-        };
+        let inbox = Inbox::new(1000, 1 << 24);
         let mut peer = Peer {
-            machine: Connection::new(parts, NOW),
+            machine: session::connection(broker, &inbox, NOW),
             inbox,
             deliveries: Vec::new(),
         };
-        peer.sends(HANDSHAKE);
+        peer.sends(session::HANDSHAKE);
         peer
     }
 
@@ -108,7 +59,7 @@ impl Peer {
     /// Takes what its queues have for it; the last delivery tag.
     fn takes(&mut self) -> u64 {
         std::mem::swap(
-            &mut *self.inbox.0.lock().expect("one thread"),
+            &mut *self.inbox.deliveries.lock().expect("one thread"),
             &mut self.deliveries,
         );
         let n = self.deliveries.len() as u64;
@@ -117,21 +68,6 @@ impl Peer {
         self.machine.output.clear();
         n
     }
-}
-
-fn broker() -> Arc<Broker> {
-    let (broker, _) = Broker::new(MemoryLog::new(), &[]).expect("an empty broker starts");
-    broker.add_vhost("/").expect("accepted");
-    let guest = User {
-        name: "guest".into(),
-        password_hash: String::new(),
-        hashing_algorithm: String::new(),
-        tags: Vec::new(),
-    };
-    broker.put_user(guest).expect("accepted");
-    let all = broker.put_permissions("guest", "/", [".*"; 3]);
-    all.expect("accepted");
-    Arc::new(broker)
 }
 
 /// Publishers' frames for one batch.
@@ -149,7 +85,7 @@ fn publishes(exchange: &str, size: usize) -> BytesMut {
     };
     for _ in 0..BATCH {
         encode::method(&mut out, 1, &publish);
-        encode::content(&mut out, 1, &content, 131_072);
+        encode::content(&mut out, 1, &content, FRAME_MAX);
     }
     out
 }
@@ -181,7 +117,7 @@ struct World {
 
 impl World {
     fn new(case: &Case) -> World {
-        let broker = broker();
+        let broker = session::broker();
         let (producer, mut consumer) = (Peer::new(&broker), Peer::new(&broker));
         for n in 0..case.queues {
             let name = format!("q{n}");
@@ -325,7 +261,8 @@ fn codec(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("parse and decode a publish", size), |b| {
             b.iter(|| {
                 let mut at = 0;
-                while let Ok(Parsed::Frame { frame, size }) = frame::parse(&bytes[at..], 131_072) {
+                while let Ok(Parsed::Frame { frame, size }) = frame::parse(&bytes[at..], FRAME_MAX)
+                {
                     if frame.kind == FrameKind::Method {
                         assert!(black_box(Method::decode(frame.payload)).is_ok());
                     }
@@ -352,7 +289,7 @@ fn codec(c: &mut Criterion) {
                         properties: &[0x10, 0, 1],
                         body: &body,
                     };
-                    encode::deliver(&mut out, &head, &content, 131_072);
+                    encode::deliver(&mut out, &head, &content, FRAME_MAX);
                 }
                 black_box(&out);
             });

@@ -5,101 +5,26 @@
 
 #![no_main]
 
-use std::sync::{Arc, Mutex};
+#[path = "../../benches/support/inbox.rs"]
+mod inbox;
+#[path = "../../benches/support/session.rs"]
+mod session;
 
-use leveret::amqp::connection::{Connection, Parts};
-use leveret::amqp::settings::{Authenticator, Login, Refused, SessionSettings};
-use leveret::broker::Broker;
-use leveret::broker::access::User;
-use leveret::broker::outlet::{ConsumerKey, Delivery, Notice, Outlet, Room};
-use leveret::broker::ports::Bell;
-use leveret::broker::queue::Queue;
 use leveret::protocol::frame::{self, Parsed};
-use leveret::storage::memory::MemoryLog;
 use libfuzzer_sys::fuzz_target;
 
-#[derive(Default)]
-struct Inbox(Mutex<(Vec<Delivery>, Vec<Notice>)>);
-
-impl Bell for Inbox {
-    fn ring(&self) {}
-}
-
-impl Outlet for Inbox {
-    fn room(&self, _: &Arc<Queue>, _: u32) -> Option<Room> {
-        Some(Room {
-            deliveries: 64,
-            bytes: 1 << 20,
-        })
-    }
-
-    fn push(&self, deliveries: &mut Vec<Delivery>) -> bool {
-        self.0.lock().expect("no panic").0.append(deliveries);
-        true
-    }
-
-    fn withdraw(&self, consumer: ConsumerKey) -> Vec<Delivery> {
-        let mut inbox = self.0.lock().expect("no panic");
-        inbox.0.extract_if(.., |d| d.consumer == consumer).collect()
-    }
-
-    fn notify(&self, notice: Notice) -> bool {
-        self.0.lock().expect("no panic").1.push(notice);
-        true
-    }
-}
-
-struct Anybody;
-
-impl Authenticator for Anybody {
-    fn authenticate(&self, _: &Login<'_>) -> Result<(), Refused> {
-        Ok(())
-    }
-}
-
-/// A handshake as `guest`, and channel 1.
-const HANDSHAKE: &[u8] = b"AMQP\0\0\x09\x01\
-    \x01\0\0\0\0\0\x24\0\x0a\0\x0b\0\0\0\0\x05PLAIN\0\0\0\x0c\0guest\0guest\x05en_US\xce\
-    \x01\0\0\0\0\0\x0c\0\x0a\0\x1f\0\x40\0\x01\0\0\0\x0a\xce\
-    \x01\0\0\0\0\0\x08\0\x0a\0\x28\x01/\0\0\xce\
-    \x01\0\x01\0\0\0\x05\0\x14\0\x0a\0\xce";
+use self::inbox::Inbox;
 
 fuzz_target!(|input: &[u8]| {
     let Some((mode, input)) = input.split_first() else {
         return;
     };
-    let log = MemoryLog::new();
-    let Ok((broker, _)) = Broker::new(log, &[]) else {
-        panic!("an empty broker starts");
-    };
-    let broker = Arc::new(broker);
-    broker.add_vhost("/").expect("accepted");
-    let guest = User {
-        name: "guest".into(),
-        password_hash: String::new(),
-        hashing_algorithm: String::new(),
-        tags: Vec::new(),
-    };
-    broker.put_user(guest).expect("accepted");
-    broker
-        .put_permissions("guest", "/", [".*"; 3])
-        .expect("accepted");
-    let inbox = Arc::new(Inbox::default());
-    let parts = Parts {
-        broker,
-        settings: Arc::new(SessionSettings::default()),
-        authenticator: Arc::new(Anybody),
-        outlet: inbox.clone(),
-        bell: inbox.clone(),
-        address: None,
-        local: None,
-        certified: None,
-    };
+    let inbox = Inbox::new(64, 1 << 20);
     let mut now = 1_700_000_000_000;
-    let mut machine = Connection::new(parts, now);
+    let mut machine = session::connection(&session::broker(), &inbox, now);
     let mut bytes = Vec::new();
     if mode & 1 == 0 {
-        bytes.extend(HANDSHAKE);
+        bytes.extend(session::HANDSHAKE);
     }
     bytes.extend(input);
     let piece = match mode >> 1 {
@@ -111,7 +36,8 @@ fuzz_target!(|input: &[u8]| {
         pending.extend(part);
         let received = machine.receive(&pending, now);
         pending.drain(..received.consumed);
-        let (mut deliveries, notices) = std::mem::take(&mut *inbox.0.lock().expect("no panic"));
+        let mut deliveries = std::mem::take(&mut *inbox.deliveries.lock().expect("no panic"));
+        let notices = std::mem::take(&mut *inbox.notices.lock().expect("no panic"));
         machine.deliver(&mut deliveries, now);
         for notice in notices {
             machine.notice(notice, now);
@@ -138,6 +64,6 @@ fuzz_target!(|input: &[u8]| {
             break;
         }
     }
-    let left = std::mem::take(&mut inbox.0.lock().expect("no panic").0);
+    let left = std::mem::take(&mut *inbox.deliveries.lock().expect("no panic"));
     machine.lost(left, now);
 });
