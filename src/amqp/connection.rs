@@ -42,9 +42,10 @@ use crate::protocol::{EncodeMethod, encode};
 /// How long a peer may take to answer `connection.close`, milliseconds.
 const CLOSE_TIMEOUT_MS: u64 = 5_000;
 
-/// How long a peer that closed its connection may take to hang up, milliseconds. RabbitMQ waits, too:
-/// some clients take an end of the stream right behind `close-ok` for a loss of the connection.
-const HANG_UP_TIMEOUT_MS: u64 = 5_000;
+/// How long a peer that closed its connection may take to hang up, milliseconds. Some clients take an end
+/// of the stream right behind `close-ok` for a loss of the connection; others wait for it. RabbitMQ keeps
+/// the latter waiting for 30 s.
+const HANG_UP_TIMEOUT_MS: u64 = 100;
 
 /// Frames before the limits are negotiated: enough for client properties, not for a flood.
 const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
