@@ -172,15 +172,20 @@ pub(super) fn encode(out: &mut Vec<u8>, records: &Records, place: &Place) {
     end(out, start);
 }
 
+/// Appends a target: 19 bytes.
+pub(super) fn put_target(out: &mut Vec<u8>, t: &Target) {
+    out.put_u64(t.queue.0);
+    out.put_u64(t.expires_at);
+    out.put_u8(t.priority);
+    out.put_u16(t.delivery_count);
+}
+
 fn put_publish(out: &mut Vec<u8>, m: &Message, transient: bool, targets: &[Target]) {
     out.put_u8(PUBLISH);
     out.put_u8(u8::from(transient));
     out.put_u32(targets.len() as u32);
     for t in targets {
-        out.put_u64(t.queue.0);
-        out.put_u64(t.expires_at);
-        out.put_u8(t.priority);
-        out.put_u16(t.delivery_count);
+        put_target(out, t);
     }
     out.put_u8(m.flags());
     out.put_u8(m.exchange().len() as u8);
@@ -287,7 +292,8 @@ impl PublishRecord<'_> {
     }
 }
 
-struct Bytes<'a>(&'a [u8]);
+/// Reads integers from the front; `None` when there are no more bytes.
+pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Bytes<'a> {
     fn take(&mut self, n: usize) -> Option<&'a [u8]> {
@@ -296,19 +302,19 @@ impl<'a> Bytes<'a> {
         Some(head)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.take(1).map(|b| b[0])
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         self.take(2)?.try_into().ok().map(u16::from_be_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         self.take(4)?.try_into().ok().map(u32::from_be_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.take(8)?.try_into().ok().map(u64::from_be_bytes)
     }
 }

@@ -6,11 +6,13 @@
 //! and brings the definitions' store up to date.
 
 mod format;
+mod index;
 mod reader;
 mod reclaim;
 mod recovery;
 mod segment;
 mod shared;
+mod summary;
 mod writer;
 
 #[cfg(test)]
@@ -376,9 +378,7 @@ impl MessageLog for SegmentedLog {
             s.segments.settle(*queue, *id, at);
         }
         for (queue, first, last) in &records.settled_ranges {
-            for id in first.0..=last.0 {
-                s.segments.settle(*queue, MessageId(id), at);
-            }
+            s.segments.settle_range(*queue, first.0, last.0, at);
         }
         s.definitions
             .extend(records.definitions.drain(..).map(|change| (at, change)));

@@ -14,8 +14,8 @@ use bytes::BufMut;
 
 use super::format::{self, FRAME_HEADER, FrameHeader, Place, Record};
 use super::reader::Blocks;
-use super::segment::{Segment, lsn};
-use super::{Inner, UNPOISONED};
+use super::segment::{Index, Segment, lsn};
+use super::{Inner, Staging, UNPOISONED, index};
 use crate::broker::ports::{DefinitionChange, Lsn, QueueId};
 use crate::storage::files::{FileLayer, LogFile};
 
@@ -26,11 +26,13 @@ pub(super) fn run(log: &Arc<Inner>) {
     loop {
         let stopping = {
             let staging = log.lock();
-            let (staging, _) = log
-                .reclaim
-                .wait_timeout(staging, log.options.reclaim_interval)
-                .expect(UNPOISONED);
-            staging.stopping
+            // It may have been told to stop before it came to wait.
+            staging.stopping || {
+                let waited = log
+                    .reclaim
+                    .wait_timeout(staging, log.options.reclaim_interval);
+                waited.expect(UNPOISONED).0.stopping
+            }
         };
         if stopping || log.failed.load(Ordering::Acquire) {
             return;
@@ -50,7 +52,45 @@ fn pass(log: &Inner) -> io::Result<()> {
     while let Some(number) = sparse(log) {
         rewrite(log, number)?;
     }
+    for number in unindexed(log) {
+        if log.lock().stopping {
+            break;
+        }
+        index::write(log, number)?;
+    }
     Ok(())
+}
+
+/// Sealed segments that want an index. One gets it when it has been looked at twice: what is consumed
+/// as fast as it is filled goes before that. They count as done with at once: an index is a hint, and a
+/// disk that failed once need not be asked again.
+fn unindexed(log: &Inner) -> Vec<u32> {
+    let durable = Lsn(log.durable.load(Ordering::Acquire));
+    let mut guard = log.lock();
+    let staging = &mut *guard;
+    let pending = first_pending(staging);
+    let mut due = Vec::new();
+    for (number, s) in &mut staging.segments.by_number {
+        let fits = s.sealed
+            && s.file.is_some()
+            && s.definitions_to < pending
+            && lsn(*number, s.len) <= durable;
+        match s.index {
+            Index::Wanted if fits => s.index = Index::Due,
+            Index::Due => {
+                s.index = Index::Settled;
+                due.push(*number);
+            }
+            _ => {}
+        }
+    }
+    due
+}
+
+/// Position of the first definition change that the store does not have yet.
+fn first_pending(staging: &Staging) -> Lsn {
+    let first = staging.definitions.first();
+    first.map_or(Lsn(u64::MAX), |(at, _)| *at)
 }
 
 /// Brings the definitions' store up to what is durable in the log.
@@ -90,10 +130,7 @@ fn latest(changes: Vec<DefinitionChange>) -> Vec<DefinitionChange> {
 fn dead(log: &Inner) -> Vec<u32> {
     let durable = Lsn(log.durable.load(Ordering::Acquire));
     let staging = log.lock();
-    let pending = staging
-        .definitions
-        .first()
-        .map_or(Lsn(u64::MAX), |(at, _)| *at);
+    let pending = first_pending(&staging);
     let dead = staging.segments.by_number.iter().filter(|(number, s)| {
         s.sealed
             && s.live == 0
@@ -132,17 +169,23 @@ fn remove_dead(log: &Inner) -> io::Result<()> {
         if segment.is_some_and(|s| s.file.is_some()) {
             log.files.remove(&log.segment_path(number))?;
         }
-        let settled = settled_path(&log.options.dir, number);
-        if log.files.list(&dir)?.contains(&settled) {
-            log.files.remove(&settled)?;
-        }
+        remove_if_there(log, &settled_path(&log.options.dir, number))?;
+        remove_if_there(log, &index::path(&log.options.dir, number))?;
         // One after the other, oldest first: a later one may hold the settles of an earlier one.
         log.files.sync_dir(&dir)?;
     }
     Ok(())
 }
 
-fn settled_path(dir: &Path, number: u32) -> PathBuf {
+fn remove_if_there(log: &Inner, path: &Path) -> io::Result<()> {
+    match log.files.remove(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// What the notes are called of what is settled in this segment.
+pub(super) fn settled_path(dir: &Path, number: u32) -> PathBuf {
     dir.join("log").join(format!("{number:010}.settled"))
 }
 
@@ -214,9 +257,6 @@ pub(super) fn load_settled(
     segment: &mut Segment,
 ) -> io::Result<()> {
     let path = settled_path(dir, number);
-    if !files.list(&dir.join("log"))?.contains(&path) {
-        return Ok(());
-    }
     let file = files.open(&path)?;
     let mut bytes = vec![0; file.len()? as usize];
     file.read_at(&mut bytes, 0)?;
@@ -273,10 +313,7 @@ pub(super) fn load_settled(
 fn sparse(log: &Inner) -> Option<u32> {
     let durable = Lsn(log.durable.load(Ordering::Acquire));
     let staging = log.lock();
-    let pending = staging
-        .definitions
-        .first()
-        .map_or(Lsn(u64::MAX), |(at, _)| *at);
+    let pending = first_pending(&staging);
     let sparse = staging.segments.by_number.iter().find(|(number, s)| {
         s.sealed
             && s.live > 0
@@ -426,6 +463,9 @@ fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
     };
     format::encode_seal(&mut out.bytes, &end);
     let new_len = out.finish()?;
+    // IMPORTANT: an index of what was there before must not be found beside it.
+    remove_if_there(log, &index::path(&log.options.dir, number))?;
+    log.files.sync_dir(&dir)?;
     log.files.rename(&tmp, &path)?;
     log.files.sync_dir(&dir)?;
     let file = log.files.open(&log.segment_path(number))?;
@@ -436,6 +476,7 @@ fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
         s.sparse = sparse.sparse;
         s.copies = s.live;
         s.compacted_at = s.live;
+        s.index = Index::Wanted;
     }
     Ok(())
 }

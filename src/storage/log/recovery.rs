@@ -7,14 +7,19 @@
 //!
 //! Every segment that stays ends with a seal afterwards, so that the next recovery, which may know
 //! less of what had been durable, does not take its end for the end of the log.
+//!
+//! A sealed segment that has an index is not read at all: what is corrupt in it is found, and reported,
+//! when it is needed.
 
+use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::LogOptions;
-use super::format::{self, FRAME_HEADER, FrameHeader, Place, PublishRecord, Record};
-use super::reclaim;
-use super::segment::{Segment, Segments, lsn};
+use super::format::{self, FRAME_HEADER, FrameHeader, Place};
+use super::segment::{Index, Segments, lsn};
+use super::summary::Summary;
+use super::{LogOptions, index, reclaim};
 use crate::broker::ports::{Definition, DefinitionChange, Lsn, MessageId, QueueId, RecoveredRun};
 use crate::storage::definitions::{Stored, apply, list};
 use crate::storage::files::{FileLayer, LogFile};
@@ -39,31 +44,6 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    fn add(&mut self, p: &PublishRecord<'_>) {
-        let n = p.n_targets();
-        for target in p.targets() {
-            // The same target of the message before, if this is one more of the same.
-            let at = self.runs.len().checked_sub(n);
-            if let Some(run) = at.and_then(|at| self.runs.get_mut(at))
-                && run.target == target
-                && run.first_id.0 + u64::from(run.count) == p.id.0
-                && run.body_len == p.body_len
-            {
-                run.count += 1;
-                self.runs.rotate_to_back(at.unwrap_or(0));
-                continue;
-            }
-            let (body_len, first_id) = (p.body_len, p.id);
-            self.runs.push(RecoveredRun {
-                target,
-                first_id,
-                count: 1,
-                body_len,
-                redelivered: false,
-            });
-        }
-    }
-
     /// Whether there are any, and the last life ended in order.
     pub(super) fn follow_a_clean_stop(&self) -> bool {
         self.redelivered.is_some() && !self.runs.is_empty()
@@ -81,20 +61,20 @@ impl Copies {
         self.runs.sort_by_key(|run| run.first_id);
         for run in self.runs {
             let queue = run.target.queue;
-            let known = known(queue);
+            let last = run.first_id.0 + u64::from(run.count) - 1;
+            if !known(queue) {
+                let never = Lsn::default();
+                let segments = &mut staging.segments;
+                segments.settle_range(queue, run.first_id.0, last, never);
+                continue;
+            }
+            let Some((_, segment)) = staging.segments.of(run.first_id) else {
+                continue;
+            };
             let mut pending: Option<RecoveredRun> = None;
-            for id in run.first_id.0..run.first_id.0 + u64::from(run.count) {
-                let of = staging.segments.of(MessageId(id));
-                let is_live = of.is_some_and(|(_, s)| !s.is_settled(queue, id));
-                if is_live && !known {
-                    staging
-                        .segments
-                        .settle(queue, MessageId(id), Lsn::default());
-                }
-                if !is_live || !known {
-                    if let Some(run) = pending.take() {
-                        each(run);
-                    }
+            for id in run.first_id.0..=last {
+                if segment.is_settled(queue, id) {
+                    pending.take().into_iter().for_each(&mut *each);
                     continue;
                 }
                 let again = crashed || redelivered.binary_search(&(queue, MessageId(id))).is_ok();
@@ -107,28 +87,11 @@ impl Copies {
                             redelivered: again,
                             ..run
                         };
-                        if let Some(run) = pending.replace(next) {
-                            each(run);
-                        }
+                        pending.replace(next).into_iter().for_each(&mut *each);
                     }
                 }
             }
-            if let Some(run) = pending {
-                each(run);
-            }
-        }
-    }
-}
-
-trait RotateToBack {
-    fn rotate_to_back(&mut self, at: usize);
-}
-
-impl RotateToBack for Vec<RecoveredRun> {
-    /// Moves one run to the end, so that the runs of one message's targets stay together, in order.
-    fn rotate_to_back(&mut self, at: usize) {
-        if at + 1 < self.len() {
-            self[at..].rotate_left(1);
+            pending.into_iter().for_each(&mut *each);
         }
     }
 }
@@ -145,6 +108,10 @@ struct Recovery<'a> {
     torn: Option<Torn>,
     /// Files of segments behind the end.
     behind: Vec<PathBuf>,
+    /// Indexes, and notes of what is settled.
+    hints: HashSet<PathBuf>,
+    /// The segment that is read; one buffer for all.
+    bytes: Vec<u8>,
 }
 
 /// The segment in which the log ended.
@@ -154,7 +121,7 @@ struct Torn {
 }
 
 /// The number of a segment by its file's name.
-fn number_of(path: &std::path::Path) -> Option<u32> {
+fn number_of(path: &Path) -> Option<u32> {
     let name = path.file_name()?.to_str()?;
     name.strip_suffix(".segment")?.parse().ok()
 }
@@ -166,23 +133,23 @@ pub(super) fn run(
 ) -> io::Result<Found> {
     let dir = options.dir.join("log");
     let mut paths: Vec<(u32, PathBuf)> = Vec::new();
+    let mut hints = HashSet::new();
     for path in files.list(&dir)? {
-        match number_of(&path) {
-            Some(number) => paths.push((number, path)),
-            None if path.extension().is_some_and(|e| e == "tmp") => files.remove(&path)?,
-            None => {}
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("segment") => paths.extend(number_of(&path).map(|number| (number, path))),
+            Some("settled" | "index") => drop(hints.insert(path)),
+            Some("tmp") => files.remove(&path)?,
+            _ => {}
         }
     }
     paths.sort_unstable();
-    for path in files.list(&dir)? {
-        // Notes about a segment that is gone.
-        let segment = path.with_extension("segment");
-        if path.extension().is_some_and(|e| e == "settled")
-            && !paths.iter().any(|(_, p)| *p == segment)
-        {
-            files.remove(&path)?;
-        }
-    }
+    hints.retain(|hint| {
+        let segment = hint.with_extension("segment");
+        let stays = paths
+            .binary_search_by(|(_, path)| path.cmp(&segment))
+            .is_ok();
+        stays || files.remove(hint).is_err()
+    });
     let found = Found {
         segments: Segments::default(),
         last_segment: (stored.applied.0 >> 32) as u32,
@@ -200,14 +167,10 @@ pub(super) fn run(
         changes: Vec::new(),
         torn: None,
         behind: Vec::new(),
+        hints,
+        bytes: Vec::new(),
     };
-    for (number, path) in paths.iter().rev() {
-        let bytes = read_file(files, path)?;
-        if let Some(watermark) = last_watermark(&bytes, *number) {
-            recovery.proved = recovery.proved.max(watermark);
-            break;
-        }
-    }
+    recovery.prove(&paths)?;
     for (number, path) in &paths {
         recovery.segment(*number, path)?;
     }
@@ -215,22 +178,82 @@ pub(super) fn run(
 }
 
 impl Recovery<'_> {
-    fn segment(&mut self, number: u32, path: &std::path::Path) -> io::Result<()> {
+    /// Finds out what had been durable: what the last frame that checks says, and everything that has
+    /// an index.
+    fn prove(&mut self, paths: &[(u32, PathBuf)]) -> io::Result<()> {
+        let mut said = false;
+        for (number, path) in paths.iter().rev() {
+            let file = self.files.open(path)?;
+            if let Some(summary) = self.index(*number, file.as_ref())? {
+                self.proved = self.proved.max(lsn(*number, summary.len));
+                return Ok(());
+            }
+            if !said {
+                self.read(file.as_ref())?;
+                let watermark = last_watermark(&self.bytes, *number);
+                said = watermark.is_some();
+                self.proved = self.proved.max(watermark.unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    fn has(&self, hint: &Path) -> bool {
+        self.hints.contains(hint)
+    }
+
+    fn index(&self, number: u32, file: &dyn LogFile) -> io::Result<Option<Summary>> {
+        let dir = &self.options.dir;
+        if !self.has(&index::path(dir, number)) {
+            return Ok(None);
+        }
+        index::load(self.files, dir, number, file)
+    }
+
+    fn read(&mut self, file: &dyn LogFile) -> io::Result<()> {
+        self.bytes.resize(file.len()? as usize, 0);
+        let n = file.read_at(&mut self.bytes, 0)?;
+        self.bytes.truncate(n);
+        Ok(())
+    }
+
+    fn segment(&mut self, number: u32, path: &Path) -> io::Result<()> {
+        self.found.last_segment = self.found.last_segment.max(number);
         if self.torn.is_some() {
             tracing::warn!(
                 "{}: dropped: the last writes before it were not finished",
                 path.display()
             );
-            self.found.last_segment = self.found.last_segment.max(number);
             self.behind.push(path.to_path_buf());
             return Ok(());
         }
         let file = self.files.open(path)?;
-        let bytes = read_file(self.files, path)?;
-        let mut segment: Option<Segment> = None;
+        let index = self.index(number, file.as_ref())?;
+        // The changes of definitions themselves are in the segment only.
+        let index = index.filter(|s| s.definitions_to <= self.stored.applied);
+        let has_index = index.is_some();
+        let summary = match index {
+            Some(summary) => summary,
+            None => match self.scan(number, path, file.as_ref())? {
+                Some(summary) => summary,
+                None => return Ok(()),
+            },
+        };
+        self.add(summary, file, has_index)
+    }
+
+    /// Reads a segment. `None` if there is nothing in it.
+    fn scan(
+        &mut self,
+        number: u32,
+        path: &Path,
+        file: &dyn LogFile,
+    ) -> io::Result<Option<Summary>> {
+        self.read(file)?;
+        let bytes = &self.bytes;
+        let mut summary = Summary::of(number);
         let mut at = 0;
-        let mut ended = false;
-        while let Some((header, skipped)) = next_frame(&bytes, at, number, self.proved) {
+        while let Some((header, skipped)) = next_frame(bytes, at, number, self.proved) {
             if skipped > 0 {
                 tracing::error!(
                     "{}: checksum mismatch at byte {at}, passing over {skipped} bytes; what was in them is lost",
@@ -239,30 +262,8 @@ impl Recovery<'_> {
                 at += skipped;
             }
             let frame = &bytes[at..at + header.size()];
-            self.found.copies.redelivered = None;
-            ended = false;
-            let segment =
-                segment.get_or_insert_with(|| Segment::new(Some(file.clone()), header.first_id));
-            let mut settles = Vec::new();
-            segment.note_frame(header.first_id, at as u32);
-            let position = lsn(number, (at + header.size()) as u32);
-            let understood = format::decode(frame, &header, |record| match record {
-                Record::Publish(p) if p.transient => segment.note_message(p.id.0, 0),
-                Record::Publish(p) => {
-                    segment.note_message(p.id.0, p.n_targets() as u32);
-                    self.found.copies.add(&p);
-                }
-                Record::Settle(queue, id) => settles.push((queue, id, id)),
-                Record::SettledRange(queue, first, last) => settles.push((queue, first, last)),
-                Record::Definition(change) => {
-                    segment.definitions_to = position;
-                    self.changes.push((position, change));
-                }
-                Record::CleanStop(copies) => {
-                    ended = true;
-                    self.found.copies.redelivered = Some(copies);
-                }
-                Record::Seal => ended = true,
+            let understood = summary.add(frame, &header, at as u32, |position, change| {
+                self.changes.push((position, change));
             });
             if !understood {
                 tracing::error!(
@@ -270,28 +271,10 @@ impl Recovery<'_> {
                     path.display()
                 );
             }
-            self.found.next_id = self
-                .found
-                .next_id
-                .max(header.first_id + u64::from(header.n_messages));
             at += header.size();
-            segment.len = at as u32;
-            segment.skip_to(header.first_id);
-            for (queue, first, last) in settles {
-                for id in first.0..=last.0 {
-                    if id >= segment.first_id && id < segment.next_id {
-                        segment.settle(queue, id);
-                    } else {
-                        self.found
-                            .segments
-                            .settle(queue, MessageId(id), Lsn::default());
-                    }
-                }
-            }
         }
-        self.found.last_segment = self.found.last_segment.max(number);
         let position = lsn(number, at as u32);
-        let torn = !ended && position >= self.proved;
+        let torn = !summary.ended && position >= self.proved;
         let rest = bytes[at..].iter().any(|b| *b != 0);
         if rest && torn {
             tracing::warn!(
@@ -310,28 +293,50 @@ impl Recovery<'_> {
                 path: path.to_path_buf(),
             });
         }
-        let Some(mut segment) = segment else {
+        if summary.len == 0 {
             // Prepared and never used, or nothing of it survived.
-            return if torn {
-                Ok(())
-            } else {
-                self.files.remove(path)
-            };
-        };
+            if !torn {
+                self.files.remove(path)?;
+            }
+            return Ok(None);
+        }
         if at < bytes.len() {
             file.truncate(at as u64)?;
         }
-        if !ended && !torn {
+        if !summary.ended && !torn {
             // Its end was damaged.
-            segment.len = seal(file.as_ref(), number, segment.len, segment.next_id)?;
+            summary.len = seal(file, number, summary.len, summary.next_id)?;
         }
-        if position >= self.proved || !ended {
+        if position >= self.proved || !summary.ended {
             // What was read may be in the page cache only; from now on it counts as durable.
             file.sync_data()?;
         }
+        Ok(Some(summary))
+    }
+
+    fn add(
+        &mut self,
+        mut summary: Summary,
+        file: Arc<dyn LogFile>,
+        has_index: bool,
+    ) -> io::Result<()> {
+        let number = summary.number;
+        let mut segment = summary.segment(file);
         segment.sealed = true;
-        reclaim::load_settled(self.files, &self.options.dir, number, &mut segment)?;
+        if has_index {
+            segment.index = Index::Settled;
+        }
+        if self.has(&reclaim::settled_path(&self.options.dir, number)) {
+            reclaim::load_settled(self.files, &self.options.dir, number, &mut segment)?;
+        }
+        self.found.next_id = self.found.next_id.max(summary.next_id);
         self.found.segments.insert(number, segment);
+        for s in &summary.settled {
+            let segments = &mut self.found.segments;
+            segments.settle_range(s.queue, s.first, s.last, Lsn::default());
+        }
+        self.found.copies.redelivered = summary.clean_stop;
+        self.found.copies.runs.append(&mut summary.runs);
         Ok(())
     }
 
@@ -382,14 +387,6 @@ fn seal(file: &dyn LogFile, number: u32, len: u32, next_id: u64) -> io::Result<u
     format::encode_seal(&mut bytes, &place);
     file.write_at(&bytes, u64::from(len))?;
     Ok(len + bytes.len() as u32)
-}
-
-fn read_file(files: &dyn FileLayer, path: &std::path::Path) -> io::Result<Vec<u8>> {
-    let file = files.open(path)?;
-    let mut bytes = vec![0; file.len()? as usize];
-    let n = file.read_at(&mut bytes, 0)?;
-    bytes.truncate(n);
-    Ok(bytes)
 }
 
 /// The frame at `at`, if it is whole and belongs there.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::shared::SharedCopies;
-use crate::broker::ports::{Lsn, MessageId, QueueId};
+use crate::broker::ports::{Lsn, MessageId, QueueId, RecoveredRun};
 use crate::storage::files::LogFile;
 
 /// Distance between the places of a segment that are remembered; a message is found by reading on
@@ -14,6 +14,27 @@ pub(super) const SPARSE_BYTES: u32 = 64 * 1024;
 /// A log position as segment and offset.
 pub(super) fn lsn(segment: u32, offset: u32) -> Lsn {
     Lsn(u64::from(segment) << 32 | u64::from(offset))
+}
+
+/// Whether a segment has an index beside it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Index {
+    Wanted,
+    /// It has none, and was sealed when this was last looked at: one that will not go at once.
+    Due,
+    /// It has one, or is not worth one.
+    Settled,
+}
+
+/// Remembers a frame at `offset` whose messages start at `first_id`, if the last one remembered is
+/// far enough.
+pub(super) fn note_frame(sparse: &mut Vec<(u64, u32)>, first_id: u64, offset: u32) {
+    if sparse
+        .last()
+        .is_none_or(|(_, last)| offset - last >= SPARSE_BYTES)
+    {
+        sparse.push((first_id, offset));
+    }
 }
 
 /// A segment.
@@ -40,6 +61,8 @@ pub(super) struct Segment {
     pub(super) dirty: bool,
     /// Nothing is appended any more.
     pub(super) sealed: bool,
+    /// Whether it has an index.
+    pub(super) index: Index,
     /// Position of its latest definition change.
     pub(super) definitions_to: Lsn,
     /// Was rewritten when it had so many live copies; not again before half of them are gone.
@@ -61,6 +84,7 @@ impl Segment {
             settled_at: Lsn::default(),
             dirty: false,
             sealed: false,
+            index: Index::Wanted,
             definitions_to: Lsn::default(),
             compacted_at: u64::MAX,
         }
@@ -86,13 +110,7 @@ impl Segment {
 
     /// Notes a frame at `offset` whose messages start at `first_id`.
     pub(super) fn note_frame(&mut self, first_id: u64, offset: u32) {
-        if self
-            .sparse
-            .last()
-            .is_none_or(|(_, last)| offset - last >= SPARSE_BYTES)
-        {
-            self.sparse.push((first_id, offset));
-        }
+        note_frame(&mut self.sparse, first_id, offset);
     }
 
     /// Passes over the ids up to this one: they are done with.
@@ -113,6 +131,26 @@ impl Segment {
             0 => self.set_done(id),
             1 => {}
             n => self.shared.add(id - self.first_id, n),
+        }
+    }
+
+    /// Notes all messages up to `next_id`: those with copies are in runs, the others are done with.
+    pub(super) fn note_runs(&mut self, next_id: u64, runs: &[RecoveredRun]) {
+        self.skip_to(next_id);
+        for run in runs {
+            for id in run.first_id.0..run.first_id.0 + u64::from(run.count) {
+                let (word, bit) = self.place(id);
+                match self.done.get_mut(word) {
+                    Some(done) if *done & bit != 0 => *done &= !bit,
+                    _ => {
+                        let index = id - self.first_id;
+                        let n = self.shared.left(index).unwrap_or(1);
+                        self.shared.add(index, n + 1);
+                    }
+                }
+            }
+            self.live += u64::from(run.count);
+            self.copies += u64::from(run.count);
         }
     }
 
@@ -201,6 +239,29 @@ impl Segments {
             && segment.settle(queue, id.0)
         {
             segment.settled_at = at;
+        }
+    }
+
+    /// Notes that a queue is done with its copies, `first` and `last` inclusive.
+    pub(super) fn settle_range(&mut self, queue: QueueId, first: u64, last: u64, at: Lsn) {
+        let mut id = first;
+        while id <= last {
+            let Some((_, segment)) = self.of(MessageId(id)) else {
+                // On to the next segment there is.
+                let next = self.by_id.partition_point(|(first, _)| *first <= id);
+                let Some((first, _)) = self.by_id.get(next) else {
+                    return;
+                };
+                id = *first;
+                continue;
+            };
+            let end = last.min(segment.next_id - 1);
+            for id in id..=end {
+                if segment.settle(queue, id) {
+                    segment.settled_at = at;
+                }
+            }
+            id = end + 1;
         }
     }
 }

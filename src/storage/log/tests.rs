@@ -1,9 +1,11 @@
 //! Tests of the log on a disk that loses power, tears writes and flips bits.
 
+mod index;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -39,6 +41,8 @@ struct FaultyDisk {
     state: Arc<Mutex<State>>,
     fail: Arc<AtomicBool>,
     power: Power,
+    /// Bytes that were read.
+    n_read: Arc<AtomicU64>,
 }
 
 /// Off from a power cut on: what a log that still runs does then must not look as if it had worked.
@@ -63,6 +67,7 @@ struct FaultyFile {
     image: Arc<Mutex<Image>>,
     fail: Arc<AtomicBool>,
     power: Power,
+    n_read: Arc<AtomicU64>,
 }
 
 impl LogFile for FaultyFile {
@@ -87,6 +92,7 @@ impl LogFile for FaultyFile {
         let from = (offset as usize).min(image.live.len());
         let n = into.len().min(image.live.len() - from);
         into[..n].copy_from_slice(&image.live[from..from + n]);
+        self.n_read.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }
 
@@ -134,6 +140,7 @@ impl FileLayer for FaultyDisk {
                 image,
                 fail: self.fail.clone(),
                 power: self.power.clone(),
+                n_read: self.n_read.clone(),
             }) as Arc<dyn LogFile>)
         })
     }
@@ -221,6 +228,32 @@ impl FaultyDisk {
     }
 }
 
+impl FaultyDisk {
+    /// The same disk, as if no index had ever been written.
+    fn without_indexes(&self) -> FaultyDisk {
+        let state = self.state.lock().expect("a lock");
+        let kept = state
+            .files
+            .iter()
+            .filter(|(path, _)| !has_extension(path, "index"));
+        let files: BTreeMap<_, _> = kept
+            .map(|(path, image)| {
+                let image = image.lock().expect("a lock").clone();
+                (path.clone(), Arc::new(Mutex::new(image)))
+            })
+            .collect();
+        let entries = files.clone();
+        FaultyDisk {
+            state: Arc::new(Mutex::new(State { files, entries })),
+            ..FaultyDisk::default()
+        }
+    }
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|e| e == extension)
+}
+
 struct Told(Sender<()>);
 
 impl Bell for Told {
@@ -235,6 +268,15 @@ fn options(dir: &Path) -> LogOptions {
         flush_interval: Duration::from_millis(5),
         reclaim_interval: Duration::from_millis(2),
         ..LogOptions::new(dir)
+    }
+}
+
+/// A log that neither syncs nor gives space back by itself.
+fn idle(dir: &Path) -> LogOptions {
+    LogOptions {
+        reclaim_interval: Duration::from_secs(3600),
+        flush_interval: Duration::from_secs(3600),
+        ..options(dir)
     }
 }
 
@@ -489,12 +531,7 @@ fn one_old_message_does_not_pin_the_disk() {
 fn a_rewritten_segment_is_not_taken_for_the_end_of_the_log() {
     let dir = tempfile::tempdir().expect("a folder");
     let disk = FaultyDisk::default();
-    let idle = LogOptions {
-        reclaim_interval: Duration::from_secs(3600),
-        flush_interval: Duration::from_secs(3600),
-        ..options(dir.path())
-    };
-    let (log, _) = open_with(&idle, &disk);
+    let (log, _) = open_with(&idle(dir.path()), &disk);
     let mut records = Records::default();
     for n in 0..300 {
         stage(&mut records, message(n, 200), &[1]);
@@ -632,8 +669,12 @@ proptest! {
                 }
             }
             let clean = power_cut.is_none();
+            let (read_whole, _) = open_with(&idle(dir.path()), &disk.without_indexes());
+            let by_reading = recovered(&read_whole);
+            drop(read_whole);
             log = open(dir.path(), &disk).0;
             let mut found = recovered(&log);
+            prop_assert_eq!(&found, &by_reading, "the indexes say something else");
             let is_there = |c: &&Copy| found.get(&c.queue).is_some_and(|have| have.contains(&c.number));
             let newest = model.iter().filter(is_there).map(|c| c.published).max();
             for c in model.iter().filter(|c| c.settled.is_none() && Some(c.published) < newest) {
