@@ -98,6 +98,10 @@ struct Staging {
     /// Changes not in the store yet, with their positions.
     definitions: Vec<(Lsn, DefinitionChange)>,
     stopping: bool,
+    /// The log thread waits for work.
+    asleep: bool,
+    /// Threads that wait for a write or a sync.
+    n_watching: usize,
 }
 
 struct Inner {
@@ -153,6 +157,36 @@ impl Inner {
             .dir
             .join("log")
             .join(format!("{number:010}.segment"))
+    }
+
+    /// Gives the lock back and wakes the log thread if it sleeps: waking is a system call, while it works it
+    /// looks by itself, and what is woken wants the lock.
+    fn wake(&self, mut staging: MutexGuard<'_, Staging>) {
+        let asleep = std::mem::take(&mut staging.asleep);
+        drop(staging);
+        if asleep {
+            self.work.notify_one();
+        }
+    }
+
+    /// Asks for a sync, and waits for the next write or sync.
+    fn watch<'a>(&self, mut staging: MutexGuard<'a, Staging>) -> MutexGuard<'a, Staging> {
+        staging.n_watching += 1;
+        staging.asleep = false;
+        self.work.notify_one();
+        let (mut staging, _) = self
+            .progress
+            .wait_timeout(staging, self.options.flush_interval)
+            .expect(UNPOISONED);
+        staging.n_watching -= 1;
+        staging
+    }
+
+    /// Wakes those who watch, if there are any.
+    fn tell(&self, staging: &Staging) {
+        if staging.n_watching > 0 {
+            self.progress.notify_all();
+        }
     }
 
     /// Stages a frame without messages: at most `len` bytes beside header, kind and count.
@@ -214,6 +248,8 @@ impl SegmentedLog {
                 waiters: Vec::new(),
                 definitions: found.replayed,
                 stopping: false,
+                asleep: false,
+                n_watching: 0,
             }),
             work: Condvar::new(),
             progress: Condvar::new(),
@@ -384,9 +420,10 @@ impl MessageLog for SegmentedLog {
             .extend(records.definitions.drain(..).map(|change| (at, change)));
         inner.backlog.store(s.staged_bytes, Ordering::Relaxed);
         if s.staged_bytes >= WAKE_AT_BYTES {
-            inner.work.notify_one();
+            inner.wake(guard);
+        } else {
+            drop(guard);
         }
-        drop(guard);
         records.clear();
         Ok(Appended { first_id, lsn: at })
     }
@@ -412,7 +449,7 @@ impl MessageLog for SegmentedLog {
             return;
         }
         staging.waiters.push((lsn, bell.clone()));
-        self.inner.work.notify_one();
+        self.inner.wake(staging);
     }
 
     fn read(&self, ids: &[MessageId], into: &mut Vec<Option<Message>>) -> io::Result<()> {

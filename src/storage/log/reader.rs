@@ -80,8 +80,7 @@ fn find(log: &Inner, id: MessageId) -> Option<Found> {
         }
         // Ask for a write, as if for a sync, and wait for it.
         staging.waiters.push((end, Arc::new(Silent)));
-        log.work.notify_one();
-        staging = log.progress.wait(staging).expect(super::UNPOISONED);
+        staging = log.watch(staging);
     }
 }
 

@@ -238,12 +238,7 @@ fn wait_durable(log: &Inner, at: Lsn) -> bool {
         && !log.failed.load(Ordering::Acquire)
         && !staging.stopping
     {
-        log.work.notify_one();
-        let (again, _) = log
-            .progress
-            .wait_timeout(staging, log.options.flush_interval)
-            .expect(UNPOISONED);
-        staging = again;
+        staging = log.watch(staging);
     }
     Lsn(log.durable.load(Ordering::Acquire)) >= at
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::segment::lsn;
 use super::{Chunk, Durability, Inner, OpenFiles, Staging};
-use crate::broker::ports::Lsn;
+use crate::broker::ports::{Bell, Lsn};
 use crate::storage::files::LogFile;
 
 /// How long to wait before asking a full disk again.
@@ -21,21 +21,20 @@ const SPARE_BYTES_MAX: usize = 4 << 20;
 
 pub(super) fn run(log: &Arc<Inner>) {
     let mut unsynced = OpenFiles::new();
+    let mut due = Vec::new();
     loop {
-        let (chunks, target, stopping) = wait_for_work(log, !unsynced.is_empty());
+        let (chunks, target, stopping) = wait_for_work(log);
         match write(log, &chunks, &mut unsynced) {
             Ok(()) => {}
             Err(e) => return log.fail(&e),
         }
         log.written.store(target.0, Ordering::Release);
-        log.progress.notify_all();
         give_back(log, chunks);
         if let Err(e) = sync(log, &mut unsynced) {
             return log.fail(&e);
         }
         log.durable.store(target.0, Ordering::Release);
-        ring(log, target);
-        log.progress.notify_all();
+        ring(log, target, &mut due);
         if stopping {
             return;
         }
@@ -43,18 +42,20 @@ pub(super) fn run(log: &Arc<Inner>) {
 }
 
 /// Waits until there is something to write that somebody waits for, or that has waited long enough.
-fn wait_for_work(log: &Inner, _unsynced: bool) -> (Vec<Chunk>, Lsn, bool) {
+fn wait_for_work(log: &Inner) -> (Vec<Chunk>, Lsn, bool) {
     let mut staging = log.lock();
     loop {
         let urgent = !staging.waiters.is_empty() || staging.staged_bytes >= super::WAKE_AT_BYTES;
         if (urgent && !staging.chunks.is_empty()) || staging.stopping {
             break;
         }
+        staging.asleep = true;
         let (again, timeout) = log
             .work
             .wait_timeout(staging, log.options.flush_interval)
             .expect(super::UNPOISONED);
         staging = again;
+        staging.asleep = false;
         if timeout.timed_out() && !staging.chunks.is_empty() {
             break;
         }
@@ -142,18 +143,22 @@ fn give_back(log: &Inner, chunks: Vec<Chunk>) {
             staging.spare.push(chunk.bytes);
         }
     }
+    log.tell(&staging);
 }
 
-fn ring(log: &Inner, durable: Lsn) {
-    let mut due = Vec::new();
-    log.lock().waiters.retain(|(at, bell)| {
+/// Rings those who wait for this; `due` is empty before and afterwards.
+fn ring(log: &Inner, durable: Lsn, due: &mut Vec<Arc<dyn Bell>>) {
+    let mut staging = log.lock();
+    staging.waiters.retain(|(at, bell)| {
         let is_due = *at <= durable;
         if is_due {
             due.push(bell.clone());
         }
         !is_due
     });
-    for bell in due {
+    log.tell(&staging);
+    drop(staging);
+    for bell in due.drain(..) {
         bell.ring();
     }
 }
