@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::{self, FRAME_HEADER, FrameHeader, Place};
+use super::reader::Blocks;
 use super::segment::{Index, Segments, lsn};
 use super::summary::Summary;
 use super::{LogOptions, index, reclaim};
@@ -110,8 +111,6 @@ struct Recovery<'a> {
     behind: Vec<PathBuf>,
     /// Indexes, and notes of what is settled.
     hints: HashSet<PathBuf>,
-    /// The segment that is read; one buffer for all.
-    bytes: Vec<u8>,
 }
 
 /// The segment in which the log ended.
@@ -168,7 +167,6 @@ pub(super) fn run(
         torn: None,
         behind: Vec::new(),
         hints,
-        bytes: Vec::new(),
     };
     recovery.prove(&paths)?;
     for (number, path) in &paths {
@@ -189,8 +187,7 @@ impl Recovery<'_> {
                 return Ok(());
             }
             if !said {
-                self.read(file.as_ref())?;
-                let watermark = last_watermark(&self.bytes, *number);
+                let watermark = Frames::of(*number, file)?.last_watermark()?;
                 said = watermark.is_some();
                 self.proved = self.proved.max(watermark.unwrap_or_default());
             }
@@ -210,13 +207,6 @@ impl Recovery<'_> {
         index::load(self.files, dir, number, file)
     }
 
-    fn read(&mut self, file: &dyn LogFile) -> io::Result<()> {
-        self.bytes.resize(file.len()? as usize, 0);
-        let n = file.read_at(&mut self.bytes, 0)?;
-        self.bytes.truncate(n);
-        Ok(())
-    }
-
     fn segment(&mut self, number: u32, path: &Path) -> io::Result<()> {
         self.found.last_segment = self.found.last_segment.max(number);
         if self.torn.is_some() {
@@ -234,7 +224,7 @@ impl Recovery<'_> {
         let has_index = index.is_some();
         let summary = match index {
             Some(summary) => summary,
-            None => match self.scan(number, path, file.as_ref())? {
+            None => match self.scan(number, path, &file)? {
                 Some(summary) => summary,
                 None => return Ok(()),
             },
@@ -247,13 +237,12 @@ impl Recovery<'_> {
         &mut self,
         number: u32,
         path: &Path,
-        file: &dyn LogFile,
+        file: &Arc<dyn LogFile>,
     ) -> io::Result<Option<Summary>> {
-        self.read(file)?;
-        let bytes = &self.bytes;
+        let mut frames = Frames::of(number, file.clone())?;
         let mut summary = Summary::of(number);
         let mut at = 0;
-        while let Some((header, skipped)) = next_frame(bytes, at, number, self.proved) {
+        while let Some((header, skipped)) = frames.next(at, self.proved)? {
             if skipped > 0 {
                 tracing::error!(
                     "{}: checksum mismatch at byte {at}, passing over {skipped} bytes; what was in them is lost",
@@ -261,7 +250,7 @@ impl Recovery<'_> {
                 );
                 at += skipped;
             }
-            let frame = &bytes[at..at + header.size()];
+            let frame = frames.blocks.at(at, header.size())?;
             let understood = summary.add(frame, &header, at as u32, |position, change| {
                 self.changes.push((position, change));
             });
@@ -271,11 +260,11 @@ impl Recovery<'_> {
                     path.display()
                 );
             }
-            at += header.size();
+            at += header.size() as u64;
         }
         let position = lsn(number, at as u32);
         let torn = !summary.ended && position >= self.proved;
-        let rest = bytes[at..].iter().any(|b| *b != 0);
+        let rest = frames.has_bytes_behind(at)?;
         if rest && torn {
             tracing::warn!(
                 "{}: cut at byte {at}: the last write was not finished",
@@ -300,12 +289,12 @@ impl Recovery<'_> {
             }
             return Ok(None);
         }
-        if at < bytes.len() {
-            file.truncate(at as u64)?;
+        if at < frames.end {
+            file.truncate(at)?;
         }
         if !summary.ended && !torn {
             // Its end was damaged.
-            summary.len = seal(file, number, summary.len, summary.next_id)?;
+            summary.len = seal(file.as_ref(), number, summary.len, summary.next_id)?;
         }
         if position >= self.proved || !summary.ended {
             // What was read may be in the page cache only; from now on it counts as durable.
@@ -389,48 +378,108 @@ fn seal(file: &dyn LogFile, number: u32, len: u32, next_id: u64) -> io::Result<u
     Ok(len + bytes.len() as u32)
 }
 
-/// The frame at `at`, if it is whole and belongs there.
-fn frame_at(bytes: &[u8], at: usize, segment: u32) -> Option<FrameHeader> {
-    let header = FrameHeader::read(bytes.get(at..)?)?;
-    let fits = header.segment == segment && header.offset as usize == at && header.len > 0;
-    (fits && header.checks(&bytes[at..])).then_some(header)
+/// The frames of a segment, read a block at a time: memory must not depend on its size.
+struct Frames {
+    number: u32,
+    blocks: Blocks,
+    /// Length of the file, which may have been prepared for more than was written.
+    end: u64,
 }
 
-/// What the last good frame of a segment says was durable.
-fn last_watermark(bytes: &[u8], segment: u32) -> Option<Lsn> {
-    let mut frames = Vec::new();
-    let mut at = 0;
-    while let Some(header) = bytes.get(at..).and_then(FrameHeader::read) {
-        if header.segment != segment || header.offset as usize != at || header.len == 0 {
-            break;
-        }
-        frames.push(at);
-        at += header.size();
-    }
-    let last = frames
-        .into_iter()
-        .rev()
-        .find_map(|at| frame_at(bytes, at, segment));
-    last.map(|header| Lsn(header.watermark))
-}
+impl Frames {
+    /// Bytes looked at together behind the last good frame.
+    const STEP_BYTES: usize = 64 * 1024;
 
-/// The next good frame at or behind `at`, and how many bytes stand before it that were good once.
-/// Everything before `proved` was.
-fn next_frame(bytes: &[u8], at: usize, segment: u32, proved: Lsn) -> Option<(FrameHeader, usize)> {
-    if let Some(header) = frame_at(bytes, at, segment) {
-        return Some((header, 0));
+    fn of(number: u32, file: Arc<dyn LogFile>) -> io::Result<Frames> {
+        Ok(Frames {
+            number,
+            end: file.len()?,
+            blocks: Blocks::of(file),
+        })
     }
-    let bad = lsn(segment, at as u32);
-    let mark = segment.to_be_bytes();
-    let mut from = at + 1;
-    while from + FRAME_HEADER <= bytes.len() {
-        let next = bytes[from + 8..].windows(4).position(|w| w == mark)?;
-        from += next;
-        if let Some(header) = frame_at(bytes, from, segment) {
-            let was_durable = proved > bad || Lsn(header.watermark) > bad;
-            return was_durable.then_some((header, from - at));
+
+    /// The header at `at`, if it belongs there.
+    fn header(&mut self, at: u64) -> io::Result<Option<FrameHeader>> {
+        let header = FrameHeader::read(self.blocks.at(at, FRAME_HEADER)?);
+        Ok(header.filter(|header| {
+            header.segment == self.number
+                && u64::from(header.offset) == at
+                && header.len > 0
+                && at + header.size() as u64 <= self.end
+        }))
+    }
+
+    /// The frame at `at`, if it is whole and belongs there.
+    fn frame(&mut self, at: u64) -> io::Result<Option<FrameHeader>> {
+        let Some(header) = self.header(at)? else {
+            return Ok(None);
+        };
+        let checks = header.checks(self.blocks.at(at, header.size())?);
+        Ok(checks.then_some(header))
+    }
+
+    /// What the last good frame says was durable.
+    fn last_watermark(&mut self) -> io::Result<Option<Lsn>> {
+        let mut starts = Vec::new();
+        let mut at = 0;
+        while let Some(header) = self.header(at)? {
+            starts.push(at);
+            at += header.size() as u64;
         }
-        from += 1;
+        for at in starts.into_iter().rev() {
+            if let Some(header) = self.frame(at)? {
+                return Ok(Some(Lsn(header.watermark)));
+            }
+        }
+        Ok(None)
     }
-    None
+
+    /// The next good frame at or behind `at`, and how many bytes stand before it that were good once.
+    /// Everything before `proved` was.
+    fn next(&mut self, at: u64, proved: Lsn) -> io::Result<Option<(FrameHeader, u64)>> {
+        if let Some(header) = self.frame(at)? {
+            return Ok(Some((header, 0)));
+        }
+        let bad = lsn(self.number, at as u32);
+        let mark = self.number.to_be_bytes();
+        let mut from = at + 1;
+        while from + FRAME_HEADER as u64 <= self.end {
+            let step = self.blocks.at(from, Self::STEP_BYTES + FRAME_HEADER)?;
+            if step.iter().all(|b| *b == 0) {
+                // Prepared and never written, mostly.
+                from += Self::STEP_BYTES as u64;
+                continue;
+            }
+            let candidates = step.len().saturating_sub(FRAME_HEADER - 4 - 8);
+            let marks = step.get(8..candidates).unwrap_or_default().windows(4);
+            match marks.enumerate().find(|(_, found)| *found == mark) {
+                None => from += Self::STEP_BYTES as u64,
+                Some((n, _)) => {
+                    from += n as u64;
+                    if let Some(header) = self.frame(from)? {
+                        let was_durable = proved > bad || Lsn(header.watermark) > bad;
+                        return Ok(was_durable.then_some((header, from - at)));
+                    }
+                    from += 1;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether anything was written behind `at`.
+    fn has_bytes_behind(&mut self, at: u64) -> io::Result<bool> {
+        let mut at = at;
+        while at < self.end {
+            let step = self.blocks.at(at, Self::STEP_BYTES)?;
+            if step.is_empty() {
+                break;
+            }
+            if step.iter().any(|b| *b != 0) {
+                return Ok(true);
+            }
+            at += step.len() as u64;
+        }
+        Ok(false)
+    }
 }

@@ -466,14 +466,18 @@ fn a_failed_write_is_final_and_told() {
     assert_eq!(log.append(&mut records), Err(LogFailed));
 }
 
-#[test]
-fn a_flipped_bit_costs_its_frame_only() {
+/// Flips a bit in the body of the third of five messages, and says what is recovered.
+fn with_a_flipped_bit(len: usize) -> Vec<u64> {
     let dir = tempfile::tempdir().expect("a folder");
     let disk = FaultyDisk::default();
-    let (log, _) = open(dir.path(), &disk);
+    let large = LogOptions {
+        segment_bytes: 4 << 20,
+        ..options(dir.path())
+    };
+    let (log, _) = open_with(&large, &disk);
     let mut records = Records::default();
     for n in 0..5 {
-        stage(&mut records, message(n, 100), &[1]);
+        stage(&mut records, message(n, len), &[1]);
         let a = log.append(&mut records).expect("accepted");
         wait(&log, a.lsn);
     }
@@ -482,17 +486,21 @@ fn a_flipped_bit_costs_its_frame_only() {
         let state = disk.state.lock().expect("a lock");
         let (_, image) = state.files.first_key_value().expect("a segment");
         let mut image = image.lock().expect("a lock");
-        // In the body of the third message.
-        let at = image
-            .live
-            .windows(50)
-            .position(|w| w == [2; 50])
-            .expect("there")
-            + 20;
+        let mut bytes = image.live.windows(50);
+        let at = bytes.position(|w| w == [2; 50]).expect("there") + 20;
         image.live[at] ^= 4;
     }
-    let (log, _) = open(dir.path(), &disk);
-    assert_eq!(recovered(&log)[&1], [0, 1, 3, 4]);
+    let (log, _) = open_with(&large, &disk);
+    recovered(&log)[&1].clone()
+}
+
+#[test]
+fn a_flipped_bit_costs_its_frame_only() {
+    assert_eq!(with_a_flipped_bit(100), [0, 1, 3, 4]);
+    // The next good frame is looked for 64 KiB at a time: just before, at and behind the first step.
+    for len in (65_400..65_540).step_by(10).chain([300_000]) {
+        assert_eq!(with_a_flipped_bit(len), [0, 1, 3, 4], "{len}");
+    }
 }
 
 #[test]
