@@ -197,7 +197,7 @@ impl QueueState {
             if may_expire_at_once {
                 self.expire(cx);
             }
-            if cx.over_budget {
+            if cx.over_budget || self.held_bytes() > residency::HELD_BYTES_MAX {
                 self.evict(n + EVICT_PER_ENQUEUE);
             } else {
                 self.evict_behind(n + EVICT_PER_ENQUEUE);

@@ -2,7 +2,7 @@
 
 use super::{Cx, DeliveryRef, KEEP_AT_HEAD, Level, QueueState, Unlogged};
 use crate::broker::effects::Dead;
-use crate::broker::message::Message;
+use crate::broker::message::{MESSAGE_OVERHEAD_BYTES, Message};
 use crate::broker::outlet::NO_SLOT;
 use crate::broker::ports::MessageId;
 
@@ -12,7 +12,19 @@ const ENTRY_BYTES: u64 = 64;
 /// Messages with bodies that may wait in memory behind ones that are only in the log.
 const KEEP_BEHIND: usize = 1024;
 
+/// Bytes that one queue's ready messages hold in memory, about, before those of them that are in the log
+/// leave it although the budget is not used up. More than consumers that keep up ever leave waiting;
+/// what nobody fetches need not be here.
+pub(super) const HELD_BYTES_MAX: u64 = 16 << 20;
+
 impl QueueState {
+    /// What the ready messages that are in memory take there, about.
+    pub(in crate::broker::queue) fn held_bytes(&self) -> u64 {
+        let entries: usize = self.levels.iter().map(Level::in_memory).sum();
+        let mean = self.ready_bytes / self.n_ready.max(1);
+        entries as u64 * (mean + MESSAGE_OVERHEAD_BYTES as u64 + ENTRY_BYTES)
+    }
+
     pub(super) fn want_page_in(&mut self, cx: &mut Cx<'_>) {
         if !self.paging {
             self.paging = true;
