@@ -24,6 +24,7 @@ use super::channels::Channels;
 use super::confirms::Verdict;
 use super::consume::Consumers;
 use super::errors::{self, Exception};
+use super::output::Output;
 use super::settings::{NODE_NAME, SessionSettings, SharedAuthenticator};
 use crate::broker::access::{Permissions, TopicPermissions};
 use crate::broker::batch::{Batch, PUBLISHES_MAX};
@@ -144,8 +145,8 @@ pub struct Connection {
     /// Who is at the other end.
     pub peer: Peer,
     pub(super) certified: Option<String>,
-    /// Bytes for the peer.
-    pub output: BytesMut,
+    /// Octets for the peer.
+    pub output: Output,
     pub(super) phase: Phase,
     pub(super) vhost: Option<Arc<Vhost>>,
     /// Of the node, the vhost, and the user, in which this connection is counted.
@@ -228,7 +229,7 @@ impl Connection {
                 local: parts.local,
                 ..Peer::default()
             },
-            output: BytesMut::new(),
+            output: Output::default(),
             phase: Phase::Header,
             vhost: None,
             accounts: None,
@@ -556,7 +557,7 @@ impl Connection {
     // ----- out --------------------------------------------------------------------------------
 
     pub(super) fn send<M: EncodeMethod>(&mut self, channel: u16, method: &M) {
-        encode::method(&mut self.output, channel, method);
+        encode::method(self.output.octets(), channel, method);
     }
 
     /// Sends a reply once the log has come to `lsn`.
@@ -655,7 +656,7 @@ impl Connection {
                             delivery_tag: upto,
                             multiple,
                         };
-                        encode::method(&mut self.output, ch.number, &ack);
+                        encode::method(self.output.octets(), ch.number, &ack);
                     }
                     Verdict::Nack(delivery_tag) => {
                         let nack = basic::Nack {
@@ -663,7 +664,7 @@ impl Connection {
                             multiple: false,
                             requeue: false,
                         };
-                        encode::method(&mut self.output, ch.number, &nack);
+                        encode::method(self.output.octets(), ch.number, &nack);
                     }
                 }
             }
@@ -689,7 +690,7 @@ impl Connection {
         }
         match self.wait.take() {
             Some(Wait::Durable(lsn, reply)) if self.broker.log().durable() >= lsn => {
-                self.output.extend_from_slice(&reply);
+                self.output.octets().extend_from_slice(&reply);
                 for notice in std::mem::take(&mut self.held_notices) {
                     self.notice(notice, now);
                 }

@@ -12,7 +12,7 @@ use crate::broker::arguments::{ConsumerSettings, QueueType};
 use crate::broker::outlet::{ChannelCredit, ConsumerKey, Delivery, NO_SLOT};
 use crate::broker::queue::{ConsumerIndex, ConsumerInfo, DeliveryRef, Got, Queue};
 use crate::broker::vhost::generated_name;
-use crate::protocol::encode::{self, Content, DeliverHead};
+use crate::protocol::encode::DeliverHead;
 use crate::protocol::methods::basic;
 use crate::protocol::reply_code::{HardCode, SoftCode};
 
@@ -372,11 +372,9 @@ impl Connection {
                 };
                 self.send(number, &ok);
                 let counted = delivery.entry.counted_properties(message);
-                let content = Content {
-                    properties: counted.as_deref().unwrap_or(message.properties()),
-                    body: message.body(),
-                };
-                encode::content(&mut self.output, number, &content, self.frame_max);
+                let properties = counted.as_deref().unwrap_or(message.properties());
+                self.output
+                    .content(number, properties, message, self.frame_max);
                 self.counted.redelivered += u64::from(redelivered);
                 if delivery.slot == NO_SLOT {
                     self.counted.get_auto_ack += 1;
@@ -427,11 +425,8 @@ impl Connection {
                 routing_key: message.routing_key(),
             };
             let returned = d.entry.counted_properties(message);
-            let content = Content {
-                properties: returned.as_deref().unwrap_or(message.properties()),
-                body: message.body(),
-            };
-            encode::deliver(output, &head, &content, *frame_max);
+            let properties = returned.as_deref().unwrap_or(message.properties());
+            output.deliver(&head, properties, message, *frame_max);
             counted.redelivered += u64::from(d.entry.redelivered);
             let Some((queue, _)) = &consumer.queue else {
                 continue;

@@ -36,7 +36,7 @@ impl Connection {
     /// Takes the protocol header; returns how many bytes it had.
     pub(super) fn protocol_header(&mut self, header: ProtocolHeader) -> usize {
         if header == ProtocolHeader::Other {
-            self.output.extend_from_slice(&PROTOCOL_HEADER);
+            self.output.octets().extend_from_slice(&PROTOCOL_HEADER);
             self.phase = Phase::Over;
             return 0;
         }

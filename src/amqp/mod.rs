@@ -12,6 +12,7 @@ mod declare;
 pub mod errors;
 mod firehose;
 mod handshake;
+pub mod output;
 mod publish;
 mod publish_once;
 pub mod settings;

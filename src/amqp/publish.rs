@@ -17,7 +17,6 @@ use crate::broker::outlet::{Delivery, NO_SLOT};
 use crate::broker::ports::MessageId;
 use crate::broker::queue::Entry;
 use crate::broker::routing::{RouteError, route_keys};
-use crate::protocol::encode::{self, Content};
 use crate::protocol::frame::{FrameKind, FrameRef};
 use crate::protocol::methods::basic;
 use crate::protocol::properties::{CLASS_BASIC, Properties, PropertiesRef, parse_content_header};
@@ -28,8 +27,8 @@ use crate::protocol::reply_code::{HardCode, SoftCode};
 pub const BODY_HARD_MAX: u64 = 512 << 20;
 
 /// Room that is made for a body when its first frame has come, and is not all of it. A larger one gets
-/// more as it arrives, never much more than has.
-const GATHER_BYTES: usize = 1 << 20;
+/// more as it arrives, never much more than has. A body of 1 MiB fits, with what stands before it.
+const GATHER_BYTES: usize = (1 << 20) + (64 << 10);
 
 /// Pseudo-queue of direct reply-to.
 pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -334,11 +333,9 @@ impl Connection {
             routing_key: message.routing_key(),
         };
         self.send(number, &return_);
-        let content = Content {
-            properties: message.properties(),
-            body: message.body(),
-        };
-        encode::content(&mut self.output, number, &content, self.frame_max);
+        let frame_max = self.frame_max;
+        self.output
+            .content(number, message.properties(), message, frame_max);
     }
 
     /// An answer to a direct reply-to consumer: straight to its connection.

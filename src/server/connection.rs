@@ -3,7 +3,10 @@
 //! One task owns the socket and everything of the connection. Reads and writes are polled together;
 //! a full output stops reading, never the other way round.
 
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +18,7 @@ use super::Shared;
 use super::inbox::{Contents, Inbox};
 use super::patience::Patience;
 use crate::amqp::connection::{Connection, Parts};
+use crate::amqp::output::Output;
 use crate::broker::outlet::Outlet;
 use crate::broker::ports::Bell;
 use crate::broker::queue::residency;
@@ -32,6 +36,9 @@ const WRITE_AT_BYTES: usize = 256 * 1024;
 
 /// An output buffer larger than this is given back once it is empty.
 const KEEP_OUTPUT_BYTES: usize = 512 * 1024;
+
+/// Pieces of output that one system call takes.
+const SLICES: usize = 64;
 
 /// How long a deadline lies ahead when there is none.
 const FAR: Duration = Duration::from_secs(3600);
@@ -72,7 +79,7 @@ enum End {
     /// The peer closed, or the machine is done.
     Over,
     /// The socket failed.
-    Io(std::io::Error),
+    Io(io::Error),
     /// The peer does not read.
     WriteTimeout,
 }
@@ -131,6 +138,20 @@ where
     task.finish(end).await;
 }
 
+/// Writes what the socket takes of it.
+async fn write<W: AsyncWrite + Unpin>(writer: &mut W, output: &Output) -> io::Result<usize> {
+    poll_fn(|cx| {
+        let writer = Pin::new(&mut *writer);
+        if let Some(octets) = output.contiguous() {
+            return writer.poll_write(cx, octets);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let n = output.slices(&mut slices);
+        writer.poll_write_vectored(cx, slices.get(..n).unwrap_or(&[]))
+    })
+    .await
+}
+
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
     async fn run(&mut self) -> End {
         let timer = tokio::time::sleep(FAR);
@@ -157,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
             let inbox = &self.inbox;
             tokio::select! {
                 biased;
-                written = self.writer.write(&self.machine.output), if writing => match written {
+                written = write(&mut self.writer, &self.machine.output), if writing => match written {
                     Ok(0) => return End::Over,
                     Ok(n) => self.wrote(n),
                     Err(e) => return End::Io(e),
@@ -299,7 +320,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
         self.machine.wrote(n, now);
         self.stuck_since = (!self.machine.output.is_empty()).then_some(now);
         if self.machine.output.is_empty() && self.machine.output.capacity() > KEEP_OUTPUT_BYTES {
-            self.machine.output = BytesMut::new();
+            self.machine.output = Output::default();
         }
     }
 

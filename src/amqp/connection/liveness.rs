@@ -1,7 +1,5 @@
 //! Alarms, heartbeats, time-outs.
 
-use bytes::Buf;
-
 use super::{CLOSE_TIMEOUT_MS, Connection, Phase};
 use crate::protocol::encode;
 use crate::protocol::methods::connection;
@@ -92,7 +90,7 @@ impl Connection {
             return;
         }
         if self.sent_at + interval / 2 <= now {
-            encode::heartbeat(&mut self.output);
+            encode::heartbeat(self.output.octets());
             self.sent_at = now;
         }
     }
