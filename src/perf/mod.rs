@@ -8,7 +8,7 @@ mod load;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -92,6 +92,8 @@ struct Crew {
     connections: Vec<Client>,
     /// The first error of anybody.
     error: Arc<Mutex<Option<io::Error>>>,
+    /// Nobody publishes before all are connected: the time starts then.
+    start: Arc<Barrier>,
     ending: Arc<AtomicBool>,
 }
 
@@ -182,6 +184,7 @@ impl Crew {
             readers: Vec::new(),
             connections: Vec::new(),
             error: Arc::default(),
+            start: Arc::new(Barrier::new(options.producers + 1)),
             ending: Arc::default(),
         };
         for n in 0..options.consumers {
@@ -211,7 +214,9 @@ impl Crew {
             let confirms = crew.spawn(move || load::read_confirms(reader, &shared, &of_reader));
             crew.readers.push(confirms?);
             let (options, shared) = (options.clone(), crew.shared.clone());
+            let start = crew.start.clone();
             let producer = crew.spawn(move || {
+                start.wait();
                 load::produce(client, &options, &queue, &shared, window.as_deref()).map(drop)
             });
             crew.producers.push(producer?);
@@ -246,6 +251,7 @@ impl Crew {
     /// Waits for the end, telling progress.
     fn watch(&mut self, options: &Perf) -> Report {
         let shared = self.shared.clone();
+        self.start.wait();
         let began = Instant::now();
         let limit = (options.time > 0).then(|| Duration::from_secs(options.time));
         let (mut told_at, mut told, mut moved_at, mut last) = (began, (0, 0), began, 0);

@@ -43,15 +43,17 @@ pub(super) fn memory_limit(config: &Config) -> u64 {
     if m.high_watermark_bytes.0 != 0 {
         return m.high_watermark_bytes.0;
     }
-    let total = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find(|l| l.starts_with("MemTotal:"))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        });
-    total.map_or(u64::MAX, |kib| {
-        (kib as f64 * 1024.0 * m.high_watermark_relative) as u64
+    memory_total().map_or(u64::MAX, |bytes| {
+        (bytes as f64 * m.high_watermark_relative) as u64
     })
+}
+
+/// Bytes of memory that the machine has.
+pub(super) fn memory_total() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|l| l.starts_with("MemTotal:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 fn open_files() -> u64 {

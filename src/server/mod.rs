@@ -154,6 +154,9 @@ fn told(what: String) -> impl FnOnce(io::Error) -> io::Error {
     move |e| io::Error::new(e.kind(), format!("{what}: {e}"))
 }
 
+/// The page cache should hold one in so many bytes of the machine's memory of a log that grows.
+const PAGE_CACHE_ONE_IN: u64 = 4;
+
 impl Server {
     /// Recovers what the data folder has, and starts to listen.
     ///
@@ -171,6 +174,9 @@ impl Server {
             Durability::Fsync => storage::Durability::Fsync,
             Durability::Write => storage::Durability::Write,
         };
+        if let Some(bytes) = metrics::memory_total() {
+            options.cached_bytes = bytes / PAGE_CACHE_ONE_IN;
+        }
         let (log, stored) = SegmentedLog::open(options, Arc::new(storage::files::Disk))?;
         let log = Arc::new(log);
         let port: Arc<dyn MessageLog> = log.clone();

@@ -24,6 +24,8 @@ pub trait LogFile: Send + Sync {
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Cuts the file.
     fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Nobody will read it soon: memory need not keep what the disk has. A hint.
+    fn forget(&self);
 }
 
 /// A folder of files.
@@ -78,6 +80,11 @@ impl LogFile for File {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.set_len(len)
+    }
+
+    fn forget(&self) {
+        // Where the kernel does not listen, it keeps the pages, as it would have.
+        let _ = rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed);
     }
 }
 

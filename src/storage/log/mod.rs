@@ -59,6 +59,9 @@ pub struct LogOptions {
     pub flush_interval: Duration,
     /// How often space is given back and definitions are checkpointed.
     pub reclaim_interval: Duration,
+    /// What the system's page cache should hold of a log that grows: its oldest so many bytes, which
+    /// will be read first.
+    pub cached_bytes: u64,
 }
 
 impl LogOptions {
@@ -70,6 +73,7 @@ impl LogOptions {
             durability: Durability::Fsync,
             flush_interval: Duration::from_millis(200),
             reclaim_interval: Duration::from_millis(500),
+            cached_bytes: 4 << 30,
         }
     }
 }

@@ -56,14 +56,35 @@ fn pass(log: &Inner) -> io::Result<()> {
         if log.lock().stopping {
             break;
         }
-        index::write(log, number)?;
+        let written = index::write(log, number);
+        forget(log, number);
+        if let Some(segment) = log.lock().segments.by_number.get_mut(&number) {
+            // An index is a hint: a disk that failed once need not be asked again.
+            segment.index = Index::Settled;
+        }
+        written?;
     }
     Ok(())
 }
 
+/// Lets go of a segment's pages that has much before it. Left alone, the system would let go of what
+/// was read longest ago: the head of the queues, which will be read next.
+fn forget(log: &Inner, number: u32) {
+    let staging = log.lock();
+    let before = staging.segments.by_number.range(..number);
+    let before: u64 = before.map(|(_, s)| u64::from(s.len)).sum();
+    let segment = staging.segments.by_number.get(&number);
+    let file = segment.and_then(|s| s.file.clone());
+    drop(staging);
+    if let Some(file) = file
+        && before > log.options.cached_bytes
+    {
+        file.forget();
+    }
+}
+
 /// Sealed segments that want an index. One gets it when it has been looked at twice: what is consumed
-/// as fast as it is filled goes before that. They count as done with at once: an index is a hint, and a
-/// disk that failed once need not be asked again.
+/// as fast as it is filled goes before that.
 fn unindexed(log: &Inner) -> Vec<u32> {
     let durable = Lsn(log.durable.load(Ordering::Acquire));
     let mut guard = log.lock();
@@ -77,11 +98,8 @@ fn unindexed(log: &Inner) -> Vec<u32> {
             && lsn(*number, s.len) <= durable;
         match s.index {
             Index::Wanted if fits => s.index = Index::Due,
-            Index::Due => {
-                s.index = Index::Settled;
-                due.push(*number);
-            }
-            _ => {}
+            Index::Due => due.push(*number),
+            Index::Wanted | Index::Settled => {}
         }
     }
     due

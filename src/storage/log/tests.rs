@@ -24,6 +24,8 @@ struct Image {
     durable: Vec<u8>,
     /// Writes since the last sync: offset and length.
     unsynced: Vec<(usize, usize)>,
+    /// Memory was told to let go of it.
+    forgotten: bool,
 }
 
 #[derive(Default)]
@@ -129,6 +131,10 @@ impl LogFile for FaultyFile {
             Ok(())
         })
     }
+
+    fn forget(&self) {
+        self.image.lock().expect("a lock").forgotten = true;
+    }
 }
 
 impl FileLayer for FaultyDisk {
@@ -218,7 +224,7 @@ impl FaultyDisk {
             let image = Image {
                 live: kept.clone(),
                 durable: kept,
-                unsynced: Vec::new(),
+                ..Image::default()
             };
             new.files.insert(name.clone(), Arc::new(Mutex::new(image)));
         }

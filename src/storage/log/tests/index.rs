@@ -125,6 +125,20 @@ fn an_index_that_does_not_check_or_fit_is_not_used() {
     assert_eq!(recovered(&log), expected);
 }
 
+/// Waits until every sealed segment has been given an index, or was not worth one.
+fn wait_until_looked_at(log: &SegmentedLog) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let looked_at = || {
+        let staging = log.inner.lock();
+        let mut sealed = staging.segments.by_number.values().filter(|s| s.sealed);
+        sealed.all(|s| s.index == segment::Index::Settled)
+    };
+    while !looked_at() {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn what_makes_no_runs_gets_no_index() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -146,15 +160,37 @@ fn what_makes_no_runs_gets_no_index() {
         log.append(&mut records).expect("accepted");
     }
     wait(&log, log.staged());
-    let looked_at = |log: &SegmentedLog| {
-        let staging = log.inner.lock();
-        let mut sealed = staging.segments.by_number.values().filter(|s| s.sealed);
-        sealed.all(|s| s.index == segment::Index::Settled)
-    };
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while !looked_at(&log) {
-        assert!(std::time::Instant::now() < deadline);
-        std::thread::yield_now();
-    }
+    wait_until_looked_at(&log);
     assert!(indexed(&disk).0.is_empty() && indexed(&disk).1.len() > 5);
+}
+
+/// The page cache keeps what will be read first.
+#[test]
+fn only_the_oldest_segments_stay_in_the_page_cache() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::default();
+    let some = LogOptions {
+        cached_bytes: 40 * 1024,
+        ..options(dir.path())
+    };
+    let (log, _) = open_with(&some, &disk);
+    let mut records = Records::default();
+    for n in 0..1000 {
+        stage(&mut records, message(n, 200), &[1]);
+        log.append(&mut records).expect("accepted");
+    }
+    wait(&log, log.staged());
+    wait_until_looked_at(&log);
+    drop(log);
+    let state = disk.state.lock().expect("a lock");
+    let segments = state.files.iter();
+    let forgotten: Vec<bool> = segments
+        .filter(|(path, _)| has_extension(path, "segment"))
+        .map(|(_, image)| image.lock().expect("a lock").forgotten)
+        .collect();
+    let n = forgotten.len();
+    assert!(n > 10);
+    // Three of 16 KiB are more than that; the last one is not sealed.
+    let expected: Vec<bool> = (0..n).map(|at| at >= 3 && at < n - 1).collect();
+    assert_eq!(forgotten, expected);
 }
