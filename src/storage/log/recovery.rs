@@ -142,12 +142,10 @@ pub(super) fn run(
         }
     }
     paths.sort_unstable();
+    let segments: HashSet<&PathBuf> = paths.iter().map(|(_, path)| path).collect();
     hints.retain(|hint| {
-        let segment = hint.with_extension("segment");
-        let stays = paths
-            .binary_search_by(|(_, path)| path.cmp(&segment))
-            .is_ok();
-        stays || files.remove(hint).is_err()
+        // One that is left behind when its segment goes.
+        segments.contains(&hint.with_extension("segment")) || files.remove(hint).is_err()
     });
     let found = Found {
         segments: Segments::default(),
