@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::BufMut;
 
-use super::Inner;
-use super::format::{self, Bytes, FRAME_HEADER, FrameHeader};
-use super::reader::Blocks;
+use super::format::{self, Bytes, FrameHeader};
+use super::frames::Frames;
 use super::summary::{Settled, Summary};
+use super::{Inner, reclaim};
 use crate::broker::ports::{Lsn, MessageId, QueueId, RecoveredRun, Target};
 use crate::storage::files::{FileLayer, LogFile};
 
@@ -175,30 +175,19 @@ pub(super) fn write(log: &Inner, number: u32) -> io::Result<()> {
     };
     let most = len as usize / AT_MOST_ONE_IN;
     let mut summary = Summary::of(number);
-    let mut blocks = Blocks::of(file);
-    let mut at = 0;
-    while at < len {
-        let header = FrameHeader::read(blocks.at(u64::from(at), FRAME_HEADER)?);
-        let Some(header) = header.filter(|h| h.segment == number && h.offset == at) else {
+    let mut frames = Frames::of(number, file)?;
+    while summary.len < len {
+        let Some(header) = frames.frame(u64::from(summary.len))? else {
             return Ok(()); // Corruption, of which recovery or a reader has more to say.
         };
-        let frame = blocks.at(u64::from(at), header.size())?;
-        if !header.checks(frame) || !summary.add(frame, &header, at, |_, _| {}) {
+        let understood = summary.add(frames.bytes(&header)?, &header, |_, _| {});
+        if !understood || summary.runs.len() * RUN_BYTES > most {
             return Ok(());
         }
-        if summary.runs.len() * RUN_BYTES > most {
-            return Ok(());
-        }
-        at += header.size() as u32;
     }
     let bytes = encode(&summary);
     if !summary.ended || bytes.len() > most {
         return Ok(());
     }
-    let path = path(&log.options.dir, number);
-    let tmp = path.with_extension("tmp");
-    let file = log.files.open(&tmp)?;
-    file.truncate(0)?;
-    file.write_at(&bytes, 0)?;
-    log.files.rename(&tmp, &path)
+    reclaim::replace(log, &path(&log.options.dir, number), &bytes, false)
 }

@@ -6,6 +6,7 @@
 //! and brings the definitions' store up to date.
 
 mod format;
+mod frames;
 mod index;
 mod reader;
 mod reclaim;

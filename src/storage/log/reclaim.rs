@@ -12,9 +12,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::BufMut;
 
-use super::format::{self, FRAME_HEADER, FrameHeader, Place, Record};
-use super::reader::Blocks;
-use super::segment::{Index, Segment, lsn};
+use super::format::{self, FrameHeader, Place, Record};
+use super::frames::Frames;
+use super::segment::{Index, Segment, lsn, note_frame};
 use super::{Inner, Staging, UNPOISONED, index};
 use crate::broker::ports::{DefinitionChange, Lsn, QueueId};
 use crate::storage::files::{FileLayer, LogFile};
@@ -86,18 +86,14 @@ fn forget(log: &Inner, number: u32) {
 /// Sealed segments that want an index. One gets it when it has been looked at twice: what is consumed
 /// as fast as it is filled goes before that.
 fn unindexed(log: &Inner) -> Vec<u32> {
-    let durable = Lsn(log.durable.load(Ordering::Acquire));
     let mut guard = log.lock();
-    let staging = &mut *guard;
-    let pending = first_pending(staging);
+    let horizon = Horizon::of(log, &guard);
     let mut due = Vec::new();
-    for (number, s) in &mut staging.segments.by_number {
-        let fits = s.sealed
-            && s.file.is_some()
-            && s.definitions_to < pending
-            && lsn(*number, s.len) <= durable;
+    for (number, s) in &mut guard.segments.by_number {
         match s.index {
-            Index::Wanted if fits => s.index = Index::Due,
+            Index::Wanted if horizon.covers(*number, s) && s.file.is_some() => {
+                s.index = Index::Due;
+            }
             Index::Due => due.push(*number),
             Index::Wanted | Index::Settled => {}
         }
@@ -105,10 +101,27 @@ fn unindexed(log: &Inner) -> Vec<u32> {
     due
 }
 
-/// Position of the first definition change that the store does not have yet.
-fn first_pending(staging: &Staging) -> Lsn {
-    let first = staging.definitions.first();
-    first.map_or(Lsn(u64::MAX), |(at, _)| *at)
+/// How far log and definitions' store have come on the disk.
+struct Horizon {
+    durable: Lsn,
+    /// The first definition change that the store does not have yet.
+    pending: Lsn,
+}
+
+impl Horizon {
+    fn of(log: &Inner, staging: &Staging) -> Horizon {
+        let first = staging.definitions.first();
+        Horizon {
+            durable: Lsn(log.durable.load(Ordering::Acquire)),
+            pending: first.map_or(Lsn(u64::MAX), |(at, _)| *at),
+        }
+    }
+
+    /// Nothing is appended to the segment any more, all of it is durable, and the store has its
+    /// definitions.
+    fn covers(&self, number: u32, s: &Segment) -> bool {
+        s.sealed && lsn(number, s.len) <= self.durable && s.definitions_to < self.pending
+    }
 }
 
 /// Brings the definitions' store up to what is durable in the log.
@@ -146,15 +159,10 @@ fn latest(changes: Vec<DefinitionChange>) -> Vec<DefinitionChange> {
 
 /// Sealed segments without a live copy whose last settle is durable.
 fn dead(log: &Inner) -> Vec<u32> {
-    let durable = Lsn(log.durable.load(Ordering::Acquire));
     let staging = log.lock();
-    let pending = first_pending(&staging);
+    let horizon = Horizon::of(log, &staging);
     let dead = staging.segments.by_number.iter().filter(|(number, s)| {
-        s.sealed
-            && s.live == 0
-            && s.settled_at <= durable
-            && lsn(**number, s.len) <= durable
-            && s.definitions_to < pending
+        horizon.covers(**number, s) && s.live == 0 && s.settled_at <= horizon.durable
     });
     dead.map(|(number, _)| *number).collect()
 }
@@ -236,16 +244,18 @@ fn save_settled(log: &Inner, number: u32) -> io::Result<()> {
     }
     let crc = crc32fast::hash(&out[4..]);
     out[..4].copy_from_slice(&crc.to_be_bytes());
-    replace(log, &settled_path(&log.options.dir, number), &out)
+    replace(log, &settled_path(&log.options.dir, number), &out, true)
 }
 
-/// Puts a file in place of another, all or nothing. The folder is synced by the caller.
-fn replace(log: &Inner, path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Puts a file in place of another: all or nothing, if it is `synced` before. The folder is the caller's.
+pub(super) fn replace(log: &Inner, path: &Path, bytes: &[u8], synced: bool) -> io::Result<()> {
     let tmp = path.with_extension("tmp");
     let file = log.files.open(&tmp)?;
     file.truncate(0)?;
     file.write_at(bytes, 0)?;
-    file.sync_data()?;
+    if synced {
+        file.sync_data()?;
+    }
     log.files.rename(&tmp, path)
 }
 
@@ -324,18 +334,15 @@ pub(super) fn load_settled(
 
 /// A sealed segment with few live copies, if there is one.
 fn sparse(log: &Inner) -> Option<u32> {
-    let durable = Lsn(log.durable.load(Ordering::Acquire));
     let staging = log.lock();
-    let pending = first_pending(&staging);
+    let horizon = Horizon::of(log, &staging);
     let sparse = staging.segments.by_number.iter().find(|(number, s)| {
-        s.sealed
+        horizon.covers(**number, s)
             && s.live > 0
             && s.file.is_some()
             && s.live * REWRITE_BELOW_ONE_IN < s.copies
             && s.live * 2 <= s.compacted_at
-            && s.definitions_to < pending
-            && lsn(**number, s.len) <= durable
-            && s.settled_at <= durable
+            && s.settled_at <= horizon.durable
     });
     sparse.map(|(number, _)| *number)
 }
@@ -416,7 +423,7 @@ fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
     let (file, len, next_id) = {
         let staging = log.lock();
         match staging.segments.by_number.get(&number) {
-            Some(s) => (s.file.clone(), s.len as usize, s.next_id),
+            Some(s) => (s.file.clone(), u64::from(s.len), s.next_id),
             None => return Ok(()),
         }
     };
@@ -424,19 +431,11 @@ fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
     let path = log.segment_path(number);
     let tmp = path.with_extension("tmp");
     let mut out = Rewritten::to(log.files.open(&tmp)?)?;
-    let mut sparse = Segment::new(None, 0);
-    let mut blocks = Blocks::of(file);
+    let mut sparse = Vec::new();
+    let mut frames = Frames::of(number, file)?;
     let mut at = 0;
     while at < len {
-        let header = FrameHeader::read(blocks.at(at as u64, FRAME_HEADER)?);
-        let frame = match header {
-            Some(header) if header.segment == number && header.offset as usize == at => {
-                let frame = blocks.at(at as u64, header.size())?;
-                header.checks(frame).then_some((header, frame))
-            }
-            _ => None,
-        };
-        let Some((header, frame)) = frame else {
+        let Some(header) = frames.frame(at)? else {
             // Corruption that recovery reported: what is readable was copied, the rest is behind it.
             tracing::error!("segment {number}: checksum mismatch at byte {at}, left as it is");
             if let Some(s) = log.lock().segments.by_number.get_mut(&number) {
@@ -445,7 +444,7 @@ fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
             return log.files.remove(&tmp);
         };
         let live = live_in(log, number, &header);
-        format::decode(frame, &header, |record| {
+        format::decode(frames.bytes(&header)?, &header, |record| {
             if let Record::Publish(p) = record
                 && live.binary_search(&p.id.0).is_ok()
             {
@@ -459,13 +458,13 @@ fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
                         watermark: log.durable.load(Ordering::Acquire),
                         first_id: p.id.0,
                     };
-                    sparse.note_frame(p.id.0, place.offset);
+                    note_frame(&mut sparse, p.id.0, place.offset);
                     format::encode_one(&mut out.bytes, &record, &place);
                 }
             }
         });
         out.write_full()?;
-        at += header.size();
+        at += header.size() as u64;
     }
     // IMPORTANT: without it, recovery could take its end for the end of the log.
     let end = Place {
@@ -486,7 +485,7 @@ fn rewrite(log: &Inner, number: u32) -> io::Result<()> {
     if let Some(s) = staging.segments.by_number.get_mut(&number) {
         s.file = Some(file);
         s.len = new_len;
-        s.sparse = sparse.sparse;
+        s.sparse = sparse;
         s.copies = s.live;
         s.compacted_at = s.live;
         s.index = Index::Wanted;

@@ -16,8 +16,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::format::{self, FRAME_HEADER, FrameHeader, Place};
-use super::reader::Blocks;
+use super::format::{self, Place};
+use super::frames::{Frames, Next};
 use super::segment::{Index, Segments, lsn};
 use super::summary::Summary;
 use super::{LogOptions, index, reclaim};
@@ -240,7 +240,11 @@ impl Recovery<'_> {
         let mut frames = Frames::of(number, file.clone())?;
         let mut summary = Summary::of(number);
         let mut at = 0;
-        while let Some((header, skipped)) = frames.next(at, self.proved)? {
+        let rest = loop {
+            let (header, skipped) = match frames.next(at, self.proved)? {
+                Next::Frame { header, skipped } => (header, skipped),
+                Next::End { rest } => break rest,
+            };
             if skipped > 0 {
                 tracing::error!(
                     "{}: checksum mismatch at byte {at}, passing over {skipped} bytes; what was in them is lost",
@@ -248,8 +252,7 @@ impl Recovery<'_> {
                 );
                 at += skipped;
             }
-            let frame = frames.blocks.at(at, header.size())?;
-            let understood = summary.add(frame, &header, at as u32, |position, change| {
+            let understood = summary.add(frames.bytes(&header)?, &header, |position, change| {
                 self.changes.push((position, change));
             });
             if !understood {
@@ -259,10 +262,9 @@ impl Recovery<'_> {
                 );
             }
             at += header.size() as u64;
-        }
+        };
         let position = lsn(number, at as u32);
         let torn = !summary.ended && position >= self.proved;
-        let rest = frames.has_bytes_behind(at)?;
         if rest && torn {
             tracing::warn!(
                 "{}: cut at byte {at}: the last write was not finished",
@@ -374,110 +376,4 @@ fn seal(file: &dyn LogFile, number: u32, len: u32, next_id: u64) -> io::Result<u
     format::encode_seal(&mut bytes, &place);
     file.write_at(&bytes, u64::from(len))?;
     Ok(len + bytes.len() as u32)
-}
-
-/// The frames of a segment, read a block at a time: memory must not depend on its size.
-struct Frames {
-    number: u32,
-    blocks: Blocks,
-    /// Length of the file, which may have been prepared for more than was written.
-    end: u64,
-}
-
-impl Frames {
-    /// Bytes looked at together behind the last good frame.
-    const STEP_BYTES: usize = 64 * 1024;
-
-    fn of(number: u32, file: Arc<dyn LogFile>) -> io::Result<Frames> {
-        Ok(Frames {
-            number,
-            end: file.len()?,
-            blocks: Blocks::of(file),
-        })
-    }
-
-    /// The header at `at`, if it belongs there.
-    fn header(&mut self, at: u64) -> io::Result<Option<FrameHeader>> {
-        let header = FrameHeader::read(self.blocks.at(at, FRAME_HEADER)?);
-        Ok(header.filter(|header| {
-            header.segment == self.number
-                && u64::from(header.offset) == at
-                && header.len > 0
-                && at + header.size() as u64 <= self.end
-        }))
-    }
-
-    /// The frame at `at`, if it is whole and belongs there.
-    fn frame(&mut self, at: u64) -> io::Result<Option<FrameHeader>> {
-        let Some(header) = self.header(at)? else {
-            return Ok(None);
-        };
-        let checks = header.checks(self.blocks.at(at, header.size())?);
-        Ok(checks.then_some(header))
-    }
-
-    /// What the last good frame says was durable.
-    fn last_watermark(&mut self) -> io::Result<Option<Lsn>> {
-        let mut starts = Vec::new();
-        let mut at = 0;
-        while let Some(header) = self.header(at)? {
-            starts.push(at);
-            at += header.size() as u64;
-        }
-        for at in starts.into_iter().rev() {
-            if let Some(header) = self.frame(at)? {
-                return Ok(Some(Lsn(header.watermark)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The next good frame at or behind `at`, and how many bytes stand before it that were good once.
-    /// Everything before `proved` was.
-    fn next(&mut self, at: u64, proved: Lsn) -> io::Result<Option<(FrameHeader, u64)>> {
-        if let Some(header) = self.frame(at)? {
-            return Ok(Some((header, 0)));
-        }
-        let bad = lsn(self.number, at as u32);
-        let mark = self.number.to_be_bytes();
-        let mut from = at + 1;
-        while from + FRAME_HEADER as u64 <= self.end {
-            let step = self.blocks.at(from, Self::STEP_BYTES + FRAME_HEADER)?;
-            if step.iter().all(|b| *b == 0) {
-                // Prepared and never written, mostly.
-                from += Self::STEP_BYTES as u64;
-                continue;
-            }
-            let candidates = step.len().saturating_sub(FRAME_HEADER - 4 - 8);
-            let marks = step.get(8..candidates).unwrap_or_default().windows(4);
-            match marks.enumerate().find(|(_, found)| *found == mark) {
-                None => from += Self::STEP_BYTES as u64,
-                Some((n, _)) => {
-                    from += n as u64;
-                    if let Some(header) = self.frame(from)? {
-                        let was_durable = proved > bad || Lsn(header.watermark) > bad;
-                        return Ok(was_durable.then_some((header, from - at)));
-                    }
-                    from += 1;
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether anything was written behind `at`.
-    fn has_bytes_behind(&mut self, at: u64) -> io::Result<bool> {
-        let mut at = at;
-        while at < self.end {
-            let step = self.blocks.at(at, Self::STEP_BYTES)?;
-            if step.is_empty() {
-                break;
-            }
-            if step.iter().any(|b| *b != 0) {
-                return Ok(true);
-            }
-            at += step.len() as u64;
-        }
-        Ok(false)
-    }
 }

@@ -12,7 +12,7 @@ use crate::broker::ports::{DefinitionChange, Lsn, MessageId, QueueId, RecoveredR
 use crate::storage::files::LogFile;
 
 /// Copies that a queue is done with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Settled {
     pub(super) queue: QueueId,
     /// Ids, both inclusive.
@@ -21,7 +21,7 @@ pub(super) struct Settled {
 }
 
 /// The contents of a segment, without the messages.
-#[derive(Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Default)]
 pub(super) struct Summary {
     pub(super) number: u32,
     /// Ids of its messages are in `first_id..next_id`; those in no run have no copy.
@@ -43,24 +43,15 @@ pub(super) struct Summary {
     pub(super) runs: Vec<RecoveredRun>,
     /// In no particular order; of this segment's messages and of older ones.
     pub(super) settled: Vec<Settled>,
-    /// Where each queue's latest range stands in `settled`.
     latest: Latest,
 }
 
-/// Not part of what a summary says.
+/// Where each queue's latest range stands: settles mostly go on where the queue's last one ended.
 #[derive(Debug, Default)]
 struct Latest {
     by_queue: HashMap<QueueId, usize>,
     last: Option<(QueueId, usize)>,
 }
-
-impl PartialEq for Latest {
-    fn eq(&self, _: &Latest) -> bool {
-        true
-    }
-}
-
-impl Eq for Latest {}
 
 impl Summary {
     /// Of a segment of which nothing was read yet.
@@ -71,22 +62,21 @@ impl Summary {
         }
     }
 
-    /// Adds the next frame, which stands at `at`; `definition` gets the definition changes. False if
+    /// Adds the next frame; `definition` gets the definition changes. False if
     /// there are records in it that cannot be understood.
     pub(super) fn add(
         &mut self,
         frame: &[u8],
         header: &FrameHeader,
-        at: u32,
         mut definition: impl FnMut(Lsn, DefinitionChange),
     ) -> bool {
         if self.len == 0 {
             self.first_id = header.first_id;
         }
-        self.last_frame = at;
-        self.len = at + header.size() as u32;
+        self.last_frame = header.offset;
+        self.len = header.offset + header.size() as u32;
         self.next_id = (header.first_id + u64::from(header.n_messages)).max(self.next_id);
-        super::segment::note_frame(&mut self.sparse, header.first_id, at);
+        super::segment::note_frame(&mut self.sparse, header.first_id, header.offset);
         self.ended = false;
         self.clean_stop = None;
         let position = lsn(self.number, self.len);

@@ -20,9 +20,14 @@ pub(super) const HELD_BYTES_MAX: u64 = 16 << 20;
 impl QueueState {
     /// What the ready messages that are in memory take there, about.
     pub(in crate::broker::queue) fn held_bytes(&self) -> u64 {
-        let entries: usize = self.levels.iter().map(Level::in_memory).sum();
         let mean = self.ready_bytes / self.n_ready.max(1);
-        entries as u64 * (mean + MESSAGE_OVERHEAD_BYTES as u64 + ENTRY_BYTES)
+        self.entries_in_memory() * (mean + MESSAGE_OVERHEAD_BYTES as u64 + ENTRY_BYTES)
+    }
+
+    /// Ready messages that have an entry, with or without their bodies.
+    fn entries_in_memory(&self) -> u64 {
+        let entries: usize = self.levels.iter().map(Level::in_memory).sum();
+        entries as u64
     }
 
     pub(super) fn want_page_in(&mut self, cx: &mut Cx<'_>) {
@@ -135,8 +140,7 @@ impl QueueState {
 
     /// Counts what the entries cost now.
     pub(in crate::broker::queue) fn charge(&mut self) {
-        let entries: usize = self.levels.iter().map(Level::in_memory).sum();
-        let entries = entries as u64 + self.n_unacked + self.away.len();
+        let entries = self.entries_in_memory() + self.n_unacked + self.away.len();
         self.charge.set(entries * ENTRY_BYTES);
     }
 
