@@ -31,7 +31,7 @@ use crate::broker::batch::{Batch, PUBLISHES_MAX};
 use crate::broker::limits::Account;
 use crate::broker::outlet::{Delivery, Notice, Outlet};
 use crate::broker::ports::{Bell, Lsn};
-use crate::broker::queue::{DeleteIf, Settle};
+use crate::broker::queue::{DeleteIf, Queue, Settle};
 use crate::broker::totals::Counted;
 use crate::broker::vhost::Vhost;
 use crate::broker::{Broker, ConnectionId};
@@ -290,6 +290,13 @@ impl Connection {
     /// last call: it should be read more slowly.
     pub fn take_spilled(&mut self) -> bool {
         self.batch.take_spilled()
+    }
+
+    /// A queue that was published to since the last call and whose consumers are behind, if this
+    /// connection can wait for them: one that consumes itself might wait for its own acknowledgements.
+    pub fn take_behind(&mut self) -> Option<Arc<Queue>> {
+        let queue = self.batch.take_behind()?;
+        self.consumers.is_empty().then_some(queue)
     }
 
     /// Whether anything was published since the last call.

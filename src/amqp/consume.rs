@@ -48,6 +48,10 @@ impl Consumers {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
     pub(super) fn get(&self, key: ConsumerKey) -> Option<&Consumer> {
         let (generation, consumer) = self.slots.get(key.slot as usize)?;
         consumer.as_ref().filter(|_| *generation == key.generation)

@@ -58,6 +58,8 @@ pub struct Batch {
     n_publishes: u32,
     refused: Vec<u32>,
     spilled: bool,
+    /// A queue that was published to, and whose consumers are behind.
+    behind: Option<Arc<Queue>>,
     /// What is published now was delivered before.
     redelivered: bool,
     /// Room for what is published now was promised by its queues.
@@ -275,6 +277,9 @@ impl Batch {
             }
             for (queue, group) in self.queues.drain(..).zip(&mut self.groups) {
                 queue.enqueue(&mut group.incoming, now, &mut self.fx);
+                if queue.behind_until() > now {
+                    self.behind = Some(queue);
+                }
             }
             self.by_id.clear();
             for queue in std::mem::take(&mut self.fx.unused) {
@@ -375,6 +380,11 @@ impl Batch {
     /// budget: their publisher should be slowed down.
     pub fn take_spilled(&mut self) -> bool {
         std::mem::take(&mut self.spilled)
+    }
+
+    /// A queue that was published to since the last call and whose consumers are behind.
+    pub fn take_behind(&mut self) -> Option<Arc<Queue>> {
+        self.behind.take()
     }
 
     /// Forgets which publishes were refused; called before the next ones are collected.

@@ -21,7 +21,7 @@ use crate::amqp::connection::{Connection, Parts};
 use crate::amqp::output::Output;
 use crate::broker::outlet::Outlet;
 use crate::broker::ports::Bell;
-use crate::broker::queue::residency;
+use crate::broker::queue::{Queue, residency};
 use crate::clock;
 
 /// The read buffer of a connection that has little to say.
@@ -30,6 +30,9 @@ const READ_BYTES_MIN: usize = 4 * 1024;
 /// The read buffer of a connection under load. A frame that is larger makes it grow as the frame
 /// arrives.
 const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// A read of this many octets is part of a stream. No larger than a TLS record.
+const STREAM_BYTES: usize = 16 * 1024;
 
 /// Output that is written before more deliveries are taken from the inbox.
 const WRITE_AT_BYTES: usize = 256 * 1024;
@@ -53,6 +56,8 @@ const LINGER: Duration = Duration::from_secs(3);
 struct Task<S> {
     machine: Connection,
     inbox: Arc<Inbox>,
+    /// The inbox, as queues know it.
+    outlet: Arc<dyn Outlet>,
     shared: Arc<Shared>,
     reader: ReadHalf<S>,
     writer: WriteHalf<S>,
@@ -72,6 +77,10 @@ struct Task<S> {
     /// because of it needs the deadline that goes with it, or nobody would come back to it.
     held: bool,
     patience: Patience,
+    /// The last read brought a lot: more is on its way.
+    streaming: bool,
+    /// It is not read while this queue's consumers are behind.
+    behind: Option<Arc<Queue>>,
 }
 
 /// Why a connection ended.
@@ -106,7 +115,7 @@ where
         broker: shared.broker.clone(),
         settings: shared.session.clone(),
         authenticator: shared.authenticator.clone(),
-        outlet,
+        outlet: outlet.clone(),
         bell,
         address: Some(ends.peer),
         local: ends.local,
@@ -118,6 +127,7 @@ where
     let mut task = Task {
         machine,
         inbox,
+        outlet,
         reader,
         writer,
         input: BytesMut::new(),
@@ -131,6 +141,8 @@ where
         held_until: 0,
         held: false,
         patience: Patience::new(),
+        streaming: false,
+        behind: None,
         shared: shared.clone(),
     };
     let end = task.run().await;
@@ -222,13 +234,24 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
         if self.patience.waits(residency::is_short(), now) {
             self.held_until = self.held_until.max(now + 1);
         }
-        self.held = self.held_until > now;
+        if let Some(queue) = &self.behind
+            && queue.behind_until() <= now
+        {
+            self.behind = None;
+        }
+        self.held = self.held_until > now || self.behind.is_some();
         if self.input.len() >= self.needed && !self.held && self.machine.wants_input() {
             let received = self.machine.receive(&self.input, now);
             self.input.advance(received.consumed);
             self.needed = received.needed.max(1);
             if self.machine.take_spilled() {
                 self.held_until = now + SPILL_PAUSE_MS;
+            }
+            if let Some(queue) = self.machine.take_behind()
+                && self.streaming
+                && queue.wait_for_consumers(&self.outlet)
+            {
+                self.behind = Some(queue);
             }
             if self.machine.take_publishing() && residency::is_short() {
                 self.patience.published_under_pressure(now);
@@ -244,7 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
                 self.shared.authenticated();
             }
         }
-        self.held = self.held_until > now;
+        self.held = self.held_until > now || self.behind.is_some();
         if self.machine.output.len() < WRITE_AT_BYTES {
             self.take_inbox(now);
         }
@@ -291,7 +314,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
         let stuck = self
             .stuck_since
             .map(|since| since + self.shared.config.protocol.write_timeout_ms);
-        let held = self.held.then_some(self.held_until);
+        let held = self.held.then(|| {
+            let behind = self.behind.as_ref().map_or(0, |q| q.behind_until());
+            self.held_until.max(behind)
+        });
         [self.machine.next_deadline(), stuck, held]
             .into_iter()
             .flatten()
@@ -308,6 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
 
     /// Doubles the read buffer while it is filled, halves it while it is not.
     fn adapt(&mut self, n: usize) {
+        self.streaming = n >= STREAM_BYTES;
         if n >= self.read_bytes {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
         } else if n < self.read_bytes / 4 {

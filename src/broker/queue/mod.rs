@@ -6,6 +6,7 @@
 mod consumers;
 mod entry;
 mod expiry;
+mod pace;
 mod ready;
 mod state;
 
@@ -28,7 +29,7 @@ use super::arguments::{Overflow, QueueSettings, QueueType};
 use super::deduplication::Window;
 use super::effects::{DeathReason, Effects};
 use super::message::{Message, Resident};
-use super::outlet::Delivery;
+use super::outlet::{Delivery, Outlet};
 use super::ports::{Bell, MessageId, QueueId, RecoveredRun};
 use super::returned::ReturnedCopy;
 use crate::protocol::field_table::FieldTable;
@@ -120,6 +121,8 @@ pub struct Queue {
     gauges: Gauges,
     deleted: AtomicBool,
     spilling: AtomicBool,
+    /// Until when publishers wait for the consumers, unix milliseconds.
+    behind_until: AtomicU64,
     window: Option<Arc<Window>>,
 }
 
@@ -144,6 +147,7 @@ impl Queue {
             gauges: Gauges::default(),
             deleted: AtomicBool::new(false),
             spilling: AtomicBool::new(false),
+            behind_until: AtomicU64::new(0),
             window,
         })
     }
@@ -189,6 +193,18 @@ impl Queue {
         self.spilling.load(Ordering::Relaxed)
     }
 
+    /// Until when publishers that stream should wait for this queue's consumers, unix milliseconds;
+    /// zero: they need not. See [`pace`].
+    pub fn behind_until(&self) -> u64 {
+        self.behind_until.load(Ordering::Relaxed)
+    }
+
+    /// A publisher waits for the consumers; `outlet` is rung when it need not any longer. False if
+    /// that is now.
+    pub fn wait_for_consumers(&self, outlet: &Arc<dyn Outlet>) -> bool {
+        self.state.lock().pace.wait(outlet)
+    }
+
     /// Whether a publish may be refused, so that room has to be reserved before it is logged.
     pub fn may_refuse(&self) -> bool {
         let s = &self.info.settings;
@@ -225,6 +241,8 @@ impl Queue {
         );
         state.charge();
         self.spilling.store(state.is_spilling(), Ordering::Relaxed);
+        self.behind_until
+            .store(state.keep_pace(now, fx), Ordering::Relaxed);
         let counts = state.counts();
         // One writer at a time, as the lock is held: plain stores.
         self.gauges.ready.store(counts.ready, Ordering::Relaxed);

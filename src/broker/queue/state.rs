@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::consumers::{ConsumerIndex, ConsumerInfo, Consumers};
 use super::entry::{Entry, Incoming};
 use super::expiry::Expiry;
+use super::pace::Pace;
 use super::ready::{ColdRun, Head, Level};
 use super::{DeleteIf, DeleteRefused, Queue};
 use crate::broker::arguments::{Overflow, QueueType};
@@ -138,6 +139,7 @@ pub(super) struct QueueState {
     charge: Charge,
     /// Who waits for a body in `basic.get`.
     get_waiters: Vec<Arc<dyn crate::broker::ports::Bell>>,
+    pub(super) pace: Pace,
     pub(super) deleted: bool,
 }
 

@@ -1,10 +1,11 @@
 //! Which bodies are in memory, and which only in the log.
 
 use super::{Cx, DeliveryRef, KEEP_AT_HEAD, Level, QueueState, Unlogged};
-use crate::broker::effects::Dead;
+use crate::broker::effects::{Dead, Effects};
 use crate::broker::message::{MESSAGE_OVERHEAD_BYTES, Message};
 use crate::broker::outlet::NO_SLOT;
 use crate::broker::ports::MessageId;
+use crate::broker::queue::pace;
 
 /// What an entry costs in memory, with the slack of the table it stands in.
 const ENTRY_BYTES: u64 = 64;
@@ -142,6 +143,13 @@ impl QueueState {
     pub(in crate::broker::queue) fn charge(&mut self) {
         let entries = self.entries_in_memory() + self.n_unacked + self.away.len();
         self.charge.set(entries * ENTRY_BYTES);
+    }
+
+    /// Compares the backlog with what the consumers take; see [`crate::broker::queue::pace`].
+    pub(in crate::broker::queue) fn keep_pace(&mut self, now: u64, fx: &mut Effects) -> u64 {
+        let backlog = pace::backlog(self.n_ready, self.ready_bytes);
+        let has_consumers = self.consumers.len() > 0;
+        self.pace.update(backlog, has_consumers, now, fx)
     }
 
     /// As [`Self::evict`], and everything else that holds a body: requeued and unacknowledged ones.

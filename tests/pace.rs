@@ -1,0 +1,63 @@
+//! Publishers that stream, and consumers that keep up with them, or do not.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use leveret::protocol::field_table::FieldTable;
+use leveret::protocol::properties::Properties;
+use support::{Broker, Client};
+
+const MESSAGES: u32 = 20_000;
+
+/// Publishes them all as fast as the broker takes them, each with its number.
+fn stream(c: &mut Client, queue: &str) {
+    let mut body = [b'x'; 1024];
+    for i in 0..MESSAGES {
+        body[..4].copy_from_slice(&i.to_be_bytes());
+        c.stage_publish(queue, &body, &Properties::default());
+        if i % 100 == 0 {
+            c.flush().unwrap();
+        }
+    }
+    c.flush().unwrap();
+}
+
+#[test]
+fn what_streams_past_consumers_that_keep_up_arrives_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&dir.path().join("data"), &[]);
+    let mut consumer = Client::connect(broker.address).unwrap();
+    consumer.declare("q", false, &FieldTable::new()).unwrap();
+    consumer.qos(500).unwrap();
+    consumer.consume("q", false).unwrap();
+    let mut publisher = Client::connect(broker.address).unwrap();
+    std::thread::scope(|s| {
+        s.spawn(|| stream(&mut publisher, "q"));
+        for i in 0..MESSAGES {
+            let d = consumer.delivery().unwrap();
+            assert_eq!(d.body[..4], i.to_be_bytes());
+            if i % 50 == 49 {
+                consumer.ack(d.tag, true).unwrap();
+            }
+        }
+    });
+    assert_eq!(publisher.counts("q").unwrap(), (0, 1));
+}
+
+#[test]
+fn consumers_that_do_not_move_hold_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&dir.path().join("data"), &[]);
+    let mut consumer = Client::connect(broker.address).unwrap();
+    consumer.declare("q", false, &FieldTable::new()).unwrap();
+    consumer.qos(1).unwrap();
+    consumer.consume("q", false).unwrap();
+    let mut publisher = Client::connect(broker.address).unwrap();
+    stream(&mut publisher, "q");
+    assert_eq!(publisher.counts("q").unwrap(), (MESSAGES - 1, 1));
+    // The same from the connection that would wait for itself.
+    consumer.delivery().unwrap();
+    stream(&mut consumer, "q");
+    assert_eq!(consumer.counts("q").unwrap(), (2 * MESSAGES - 1, 1));
+}
