@@ -376,10 +376,19 @@ impl Connection {
         &mut self,
         number: u16,
     ) -> Result<(&mut Batch, &mut Channel), Exception> {
-        let ch = self.channels.get_mut(number);
-        let ch =
-            ch.ok_or_else(|| Exception::hard(HardCode::CHANNEL_ERROR, "expected 'channel.open'"))?;
+        let ch = self.channels.get_mut(number).ok_or_else(not_open)?;
         Ok((&mut self.batch, ch))
+    }
+
+    /// The same with the vhost. Every connection counts references to it in the same place, so a message
+    /// that only looks at it does better without one.
+    pub(super) fn channel_in_vhost(
+        &mut self,
+        number: u16,
+    ) -> Result<(&Vhost, &mut Batch, &mut Channel), Exception> {
+        let ch = self.channels.get_mut(number).ok_or_else(not_open)?;
+        let vhost = self.vhost.as_deref().ok_or_else(no_vhost)?;
+        Ok((vhost, &mut self.batch, ch))
     }
 
     fn open_channel(&mut self, number: u16) -> Result<(), Exception> {
@@ -759,8 +768,14 @@ impl Connection {
 
     /// The vhost; every channel method runs in one.
     pub(super) fn the_vhost(&self) -> Result<Arc<Vhost>, Exception> {
-        self.vhost
-            .clone()
-            .ok_or_else(|| Exception::hard(HardCode::INTERNAL_ERROR, "no vhost"))
+        self.vhost.clone().ok_or_else(no_vhost)
     }
+}
+
+fn not_open() -> Exception {
+    Exception::hard(HardCode::CHANNEL_ERROR, "expected 'channel.open'")
+}
+
+fn no_vhost() -> Exception {
+    Exception::hard(HardCode::INTERNAL_ERROR, "no vhost")
 }

@@ -131,7 +131,7 @@ impl Connection {
         let found = route_keys(vhost, TRACE_EXCHANGE, &[cut(key)], raw).unwrap_or_default();
         if !found.queues.is_empty() {
             self.batch
-                .publish(&copy, &found.queues, None, None, self.now);
+                .publish(copy, &found.queues, None, None, self.now);
         }
     }
 }

@@ -178,7 +178,6 @@ impl Connection {
         }
         self.check_size(a.body_size)?;
         self.allow(Permission::Write, true, &a.exchange)?;
-        let vhost = self.the_vhost()?;
         let properties = PropertiesRef::unchecked(&a.properties);
         let mut flags = 0;
         if properties.is_persistent() {
@@ -188,10 +187,10 @@ impl Connection {
         let now = self.now;
         let special = properties.needs_attention();
         // Exchange and its kind come first, as in RabbitMQ.
-        let ch = self.channel_mut(number)?;
+        let (vhost, _, ch) = self.channel_in_vhost(number)?;
         if special {
             ch.routes
-                .route(&vhost, &a.exchange, &a.routing_key, properties)
+                .route(vhost, &a.exchange, &a.routing_key, properties)
                 .map_err(|e| route_error(&e, a, &vhost.name))?;
         }
         let closer = if special {
@@ -243,9 +242,11 @@ impl Connection {
         let mut rare = None;
         if !copies.is_empty() {
             // All keys at once: an alternate exchange is for what none of them routes.
-            rare = route_keys(&vhost, &a.exchange, &keys(), properties);
+            let (vhost, ..) = self.channel_in_vhost(number)?;
+            rare = route_keys(vhost, &a.exchange, &keys(), properties);
         }
-        if vhost.is_traced() {
+        if self.vhost.as_ref().is_some_and(|v| v.is_traced()) {
+            let vhost = self.the_vhost()?;
             let found = match rare.take() {
                 Some(found) => found,
                 None => {
@@ -257,12 +258,12 @@ impl Connection {
             self.trace_publish(&vhost, number, &message, &keys(), &found.queues);
             rare = Some(found);
         }
-        let (batch, ch) = self.channels_entry(number)?;
+        let (vhost, batch, ch) = self.channel_in_vhost(number)?;
         let found = match &rare {
             Some(found) => found,
             None => ch
                 .routes
-                .route(&vhost, &a.exchange, &a.routing_key, properties)
+                .route(vhost, &a.exchange, &a.routing_key, properties)
                 .map_err(|e| route_error(&e, a, &vhost.name))?,
         };
         if found.guarded || ch.tx.is_some() {
@@ -283,9 +284,15 @@ impl Connection {
                 None => self.publish_once(number, publish),
             };
         }
-        let unroutable = found.is_unroutable();
-        let (at, durable) = detour::send(batch, &message, found, expiration, priority, now);
-        self.published(number, a.mandatory, &message, unroutable);
+        if found.is_unroutable() {
+            // It may have been noted on the way.
+            let sent = detour::send(batch, message.clone(), found, expiration, priority, now);
+            self.published(number, a.mandatory, &message, true);
+            self.expect_confirm(number, sent.0, sent.1);
+            return Ok(());
+        }
+        let (at, durable) = detour::send(batch, message, found, expiration, priority, now);
+        self.counted.routed += 1;
         self.expect_confirm(number, at, durable);
         Ok(())
     }

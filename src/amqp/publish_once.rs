@@ -52,7 +52,7 @@ impl Connection {
         } = publish;
         let (at, durable) = detour::send(
             &mut self.batch,
-            message,
+            message.clone(),
             found,
             *expiration,
             *priority,

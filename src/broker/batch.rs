@@ -89,7 +89,7 @@ impl Batch {
     /// without a `priority` each queue takes its own default.
     pub fn publish(
         &mut self,
-        message: &Message,
+        message: Message,
         queues: &[Arc<Queue>],
         expiration: Option<u64>,
         priority: Option<u8>,
@@ -100,16 +100,20 @@ impl Batch {
         let first_target = self.records.targets.len();
         let over_budget = residency::over_budget();
         let mut logged = false;
-        for queue in queues {
+        // Handed over where it goes last: counting a reference that goes at once would cost each message
+        // two locked instructions.
+        let mut message = Some(message);
+        for (i, queue) in queues.iter().enumerate() {
+            let Some(whole) = &message else { break };
             let reserved = queue.may_refuse();
-            if reserved && !self.promised && !queue.reserve(message.body_len()) {
+            if reserved && !self.promised && !queue.reserve(whole.body_len()) {
                 if self.refused.last() != Some(&number) {
                     self.refused.push(number);
                 }
-                self.fx.refuse(queue, message);
+                self.fx.refuse(queue, whole);
                 continue;
             }
-            let durable = queue.keeps(message);
+            let durable = queue.keeps(whole);
             let priority = priority.unwrap_or(queue.info().settings.default_priority);
             let expires_at = queue.deadline(now, expiration);
             // Under memory pressure everything goes to the log, so that it can leave memory.
@@ -132,9 +136,16 @@ impl Batch {
                 MessageId::NONE
             };
             let redelivered = self.redelivered;
+            let is_last = i + 1 == queues.len() && self.records.targets.len() == first_target;
+            let copy = if is_last {
+                message.take()
+            } else {
+                message.clone()
+            };
+            let Some(copy) = copy else { break };
             let group = self.group(queue);
             group.incoming.push(Incoming {
-                message: message.clone(),
+                message: copy,
                 id,
                 expires_at,
                 priority,
@@ -143,9 +154,11 @@ impl Batch {
             });
         }
         let n_targets = self.records.targets.len() - first_target;
-        if n_targets > 0 {
+        if let Some(message) = message
+            && n_targets > 0
+        {
             self.records.publishes.push(LoggedPublish {
-                message: message.clone(),
+                message,
                 first_target: first_target as u32,
                 n_targets: n_targets as u32,
                 transient: !logged,
@@ -166,7 +179,7 @@ impl Batch {
         now: u64,
     ) {
         (self.redelivered, self.promised) = (redelivered, promised);
-        self.publish(message, queues, None, priority, now);
+        self.publish(message.clone(), queues, None, priority, now);
         (self.redelivered, self.promised) = (false, false);
     }
 

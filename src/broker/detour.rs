@@ -45,14 +45,18 @@ impl Found {
 /// some copy has to be durable before it is confirmed; see [`Batch::publish`].
 pub fn send(
     batch: &mut Batch,
-    message: &Message,
+    message: Message,
     found: &Found,
     expiration: Option<u64>,
     priority: Option<u8>,
     now: u64,
 ) -> (u32, bool) {
-    let (number, durable) = batch.publish(message, &found.queues, expiration, priority, now);
-    let kept = follow(batch, &found.detours, message, now);
+    if found.detours.is_empty() {
+        return batch.publish(message, &found.queues, expiration, priority, now);
+    }
+    let queues = &found.queues;
+    let (number, durable) = batch.publish(message.clone(), queues, expiration, priority, now);
+    let kept = follow(batch, &found.detours, &message, now);
     (number, durable | kept)
 }
 
@@ -65,7 +69,7 @@ pub fn send_again(batch: &mut Batch, message: &Message, found: &Found, now: u64)
         .and_then(|text| parse_expiration(text).ok());
     send(
         batch,
-        message,
+        message.clone(),
         found,
         expiration,
         properties.priority(),
@@ -86,7 +90,7 @@ pub fn follow(batch: &mut Batch, detours: &[Detour], message: &Message, now: u64
                 };
                 let message = waits(message, &exchange.info.name);
                 let waiting = std::slice::from_ref(waiting);
-                durable |= batch.publish(&message, waiting, Some(*delay), None, now).1;
+                durable |= batch.publish(message, waiting, Some(*delay), None, now).1;
             }
         }
     }
