@@ -252,7 +252,7 @@ section! {
     Memory {
         /// Message bodies held in memory; what exceeds it lives on disk.
         body_budget_bytes: Size = Size(64 << 20),
-        /// Part of the machine's memory above which publishers are held back.
+        /// Part of the memory (the machine's, or its control group's limit) above which publishers are held back.
         high_watermark_relative: f64 = 0.6,
         /// The same in bytes; wins if it is not zero.
         high_watermark_bytes: Size = Size(0),

@@ -3,7 +3,6 @@
 //! Nothing is counted here: before each scrape the counters of the sessions and the gauges of the
 //! queues are read. Handles are registered once.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,45 +15,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::machine::{disk_free, memory_limit, resident_bytes};
 use crate::amqp::{self, settings::NODE_NAME};
 use crate::clock;
-use crate::config::Config;
 use crate::storage::SegmentedLog;
 
 /// Content type of the text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Resident memory of this process in bytes.
-pub(super) fn resident_bytes() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
-}
-
-/// Free bytes on the disk of the data folder.
-pub(super) fn disk_free(dir: &Path) -> u64 {
-    rustix::fs::statvfs(dir).map_or(u64::MAX, |s| s.f_bavail * s.f_frsize)
-}
-
-/// Resident memory above which publishers are held back.
-pub(super) fn memory_limit(config: &Config) -> u64 {
-    let m = &config.memory;
-    if m.high_watermark_bytes.0 != 0 {
-        return m.high_watermark_bytes.0;
-    }
-    memory_total().map_or(u64::MAX, |bytes| {
-        (bytes as f64 * m.high_watermark_relative) as u64
-    })
-}
-
-/// Bytes of memory that the machine has.
-pub(super) fn memory_total() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|l| l.starts_with("MemTotal:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
-}
 
 fn open_files() -> u64 {
     std::fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count() as u64)

@@ -4,6 +4,7 @@ mod auth;
 mod certificate;
 mod connection;
 mod inbox;
+mod machine;
 mod metrics;
 mod patience;
 pub mod tls;
@@ -174,7 +175,7 @@ impl Server {
             Durability::Fsync => storage::Durability::Fsync,
             Durability::Write => storage::Durability::Write,
         };
-        if let Some(bytes) = metrics::memory_total() {
+        if let Some(bytes) = machine::memory_total() {
             options.cached_bytes = bytes / PAGE_CACHE_ONE_IN;
         }
         let (log, stored) = SegmentedLog::open(options, Arc::new(storage::files::Disk))?;
@@ -305,9 +306,9 @@ impl Server {
     /// Looks at memory, disk and certificates.
     fn watch_once(&self) {
         let config = &self.shared.config;
-        let memory_limit = metrics::memory_limit(config);
-        let memory = metrics::resident_bytes();
-        let disk = metrics::disk_free(&config.data_dir());
+        let memory_limit = machine::memory_limit(config);
+        let memory = machine::resident_bytes();
+        let disk = machine::disk_free(&config.data_dir());
         let limit = config.disk.free_limit_bytes.0;
         let disk = if self.log.out_of_space() { 0 } else { disk };
         self.shared
