@@ -18,7 +18,7 @@ const BEHIND_BYTES: u64 = 512 * 1024;
 const MESSAGE_BYTES: u64 = 16;
 
 /// A body counts no more than this: one that no cache holds anyway is not waited for.
-const BODY_BYTES_MAX: u64 = 16 * 1024;
+const BODY_BYTES_MAX: u64 = 4 * 1024;
 
 /// They have caught up when no more than this waits. Little less: what is left is their work while the
 /// publishers wake up.
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn small_messages_count_and_large_ones_not_much() {
         assert!(backlog(20_000, 0) < BEHIND_BYTES && backlog(40_000, 0) > BEHIND_BYTES);
-        assert!(backlog(1, 512 << 20) < BEHIND_BYTES && backlog(33, 33 << 20) > BEHIND_BYTES);
+        assert!(backlog(1, 512 << 20) < BEHIND_BYTES && backlog(129, 129 << 20) > BEHIND_BYTES);
         assert!(backlog(512, 512 * 1024) > BEHIND_BYTES);
     }
 
