@@ -1,9 +1,9 @@
-//! `confirmed PORT FILE`: not a broker, a yardstick, for publishers that wait for each confirm.
+//! `confirmed PORT [FILE]`: not a broker, a yardstick, for publishers that wait for each confirm.
 //!
 //! The least that can be done for them and still be durable: a thread for each connection reads and
 //! stages; one thread writes what is staged to FILE, syncs it, and answers all publishers of the batch
-//! and the consumer with one write each. No queue, no routing, no acknowledgements, no errors. For
-//! `confirm-one-by-one` and `confirm-16-writers` of the loader that the README of `benches/floor` names.
+//! and the consumer with one write each. Without a FILE nothing is durable: the thread that reads passes
+//! on and confirms what it has read. No queue, no routing, no acknowledgements, no errors.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Result, Write};
@@ -24,6 +24,7 @@ struct Staged {
 
 #[derive(Default)]
 struct Shared {
+    durable: bool,
     staged: Mutex<Staged>,
     work: Condvar,
 }
@@ -65,18 +66,25 @@ fn commit(shared: &Shared, path: &str) -> Result<()> {
         file.write_all_at(&batch.log, at)?;
         file.sync_data()?;
         at += batch.log.len() as u64;
-        for (publisher, tag) in batch.confirms.drain(..) {
+        batch.answer(&mut out);
+    }
+}
+
+impl Staged {
+    /// Passes on and confirms.
+    fn answer(&mut self, out: &mut Vec<u8>) {
+        for (publisher, tag) in self.confirms.drain(..) {
             out.clear();
             let mut arguments = tag.to_be_bytes().to_vec();
             arguments.push(0);
-            method(1, 60, 80, &arguments, &mut out);
-            let _ = (&*publisher).write_all(&out);
+            method(1, 60, 80, &arguments, out);
+            let _ = (&*publisher).write_all(out);
         }
-        if let Some(consumer) = &batch.consumer {
-            let _ = (&**consumer).write_all(&batch.deliveries);
+        if let Some(consumer) = &self.consumer {
+            let _ = (&**consumer).write_all(&self.deliveries);
         }
-        batch.log.clear();
-        batch.deliveries.clear();
+        self.log.clear();
+        self.deliveries.clear();
     }
 }
 
@@ -94,7 +102,8 @@ fn serve(socket: TcpStream, shared: &Shared) -> Result<()> {
         &mut out,
     );
     (&*socket).write_all(&out)?;
-    let (mut input, mut len, mut published) = (vec![0; 1 << 18], 0, 0);
+    let (mut input, mut len) = (vec![0; 1 << 18], 0);
+    let (mut published, mut body_left, mut confirm) = (0, 0, Vec::new());
     loop {
         let n = (&*socket).read(&mut input[len..])?;
         if n == 0 {
@@ -113,13 +122,17 @@ fn serve(socket: TcpStream, shared: &Shared) -> Result<()> {
             let payload = &frame[7..size - 1];
             if frame[0] != 1 {
                 let mut staged = shared.staged.lock().unwrap();
-                staged.log.extend(frame);
+                if shared.durable {
+                    staged.log.extend(frame);
+                }
                 staged.deliveries.extend(frame);
-                // The body ends the message: the loader's fit into a frame.
-                if frame[0] == 3 {
+                if frame[0] == 2 {
+                    body_left = u64::from_be_bytes(payload[4..12].try_into().unwrap());
+                } else {
+                    body_left -= payload.len() as u64;
+                }
+                if body_left == 0 {
                     staged.confirms.push((socket.clone(), published));
-                    drop(staged);
-                    shared.work.notify_one();
                 }
                 continue;
             }
@@ -160,6 +173,13 @@ fn serve(socket: TcpStream, shared: &Shared) -> Result<()> {
                 _ => method(1, class, id + 1, &[], &mut out),
             }
         }
+        let mut staged = shared.staged.lock().unwrap();
+        if !shared.durable {
+            staged.answer(&mut confirm);
+        } else if !staged.confirms.is_empty() {
+            shared.work.notify_one();
+        }
+        drop(staged);
         input.copy_within(at..len, 0);
         len -= at;
         if !out.is_empty() {
@@ -170,14 +190,19 @@ fn serve(socket: TcpStream, shared: &Shared) -> Result<()> {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let (Some(port), Some(path)) = (arguments.next(), arguments.next()) else {
-        eprintln!("usage: confirmed PORT FILE");
+    let (Some(port), path) = (arguments.next(), arguments.next()) else {
+        eprintln!("usage: confirmed PORT [FILE]");
         std::process::exit(2);
     };
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared {
+        durable: path.is_some(),
+        ..Shared::default()
+    });
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).expect("a free port");
-    let committer = shared.clone();
-    std::thread::spawn(move || commit(&committer, &path).expect("a disk that works"));
+    if let Some(path) = path {
+        let committer = shared.clone();
+        std::thread::spawn(move || commit(&committer, &path).expect("a disk that works"));
+    }
     for socket in listener.incoming().flatten() {
         let shared = shared.clone();
         std::thread::spawn(move || serve(socket, &shared));
