@@ -23,14 +23,20 @@ fn stream(c: &mut Client, queue: &str) {
     c.flush().unwrap();
 }
 
+/// A connection that consumes from `q`, which it has declared.
+fn consumer(broker: &Broker, prefetch: u16) -> Client {
+    let mut consumer = Client::connect(broker.address).unwrap();
+    consumer.declare("q", false, &FieldTable::new()).unwrap();
+    consumer.qos(prefetch).unwrap();
+    consumer.consume("q", false).unwrap();
+    consumer
+}
+
 #[test]
 fn what_streams_past_consumers_that_keep_up_arrives_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(&dir.path().join("data"), &[]);
-    let mut consumer = Client::connect(broker.address).unwrap();
-    consumer.declare("q", false, &FieldTable::new()).unwrap();
-    consumer.qos(500).unwrap();
-    consumer.consume("q", false).unwrap();
+    let mut consumer = consumer(&broker, 500);
     let mut publisher = Client::connect(broker.address).unwrap();
     std::thread::scope(|s| {
         s.spawn(|| stream(&mut publisher, "q"));
@@ -49,10 +55,7 @@ fn what_streams_past_consumers_that_keep_up_arrives_in_order() {
 fn consumers_that_do_not_move_hold_nobody_up() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(&dir.path().join("data"), &[]);
-    let mut consumer = Client::connect(broker.address).unwrap();
-    consumer.declare("q", false, &FieldTable::new()).unwrap();
-    consumer.qos(1).unwrap();
-    consumer.consume("q", false).unwrap();
+    let mut consumer = consumer(&broker, 1);
     let mut publisher = Client::connect(broker.address).unwrap();
     stream(&mut publisher, "q");
     assert_eq!(publisher.counts("q").unwrap(), (MESSAGES - 1, 1));

@@ -187,8 +187,8 @@ impl Connection {
         let now = self.now;
         let special = properties.needs_attention();
         // Exchange and its kind come first, as in RabbitMQ.
-        let (vhost, _, ch) = self.channel_in_vhost(number)?;
         if special {
+            let (vhost, _, ch) = self.channel_in_vhost(number)?;
             ch.routes
                 .route(vhost, &a.exchange, &a.routing_key, properties)
                 .map_err(|e| route_error(&e, a, &vhost.name))?;
@@ -245,8 +245,7 @@ impl Connection {
             let (vhost, ..) = self.channel_in_vhost(number)?;
             rare = route_keys(vhost, &a.exchange, &keys(), properties);
         }
-        if self.vhost.as_ref().is_some_and(|v| v.is_traced()) {
-            let vhost = self.the_vhost()?;
+        if let Some(vhost) = self.traced() {
             let found = match rare.take() {
                 Some(found) => found,
                 None => {
@@ -284,31 +283,18 @@ impl Connection {
                 None => self.publish_once(number, publish),
             };
         }
-        if found.is_unroutable() {
-            // It may have been noted on the way.
-            let sent = detour::send(batch, message.clone(), found, expiration, priority, now);
-            self.published(number, a.mandatory, &message, true);
-            self.expect_confirm(number, sent.0, sent.1);
-            return Ok(());
-        }
+        let unroutable = found.is_unroutable().then(|| message.clone());
         let (at, durable) = detour::send(batch, message, found, expiration, priority, now);
-        self.counted.routed += 1;
+        self.published(number, a.mandatory, unroutable.as_ref());
         self.expect_confirm(number, at, durable);
         Ok(())
     }
 
-    /// Counts a publish, and returns a mandatory one that nobody takes.
-    pub(super) fn published(
-        &mut self,
-        number: u16,
-        mandatory: bool,
-        message: &Message,
-        unroutable: bool,
-    ) {
-        if unroutable {
-            self.unroutable(number, mandatory, message);
-        } else {
-            self.counted.routed += 1;
+    /// Counts a publish, and returns a mandatory one that is `unroutable`: that nobody takes.
+    pub(super) fn published(&mut self, number: u16, mandatory: bool, unroutable: Option<&Message>) {
+        match unroutable {
+            Some(message) => self.unroutable(number, mandatory, message),
+            None => self.counted.routed += 1,
         }
     }
 

@@ -29,8 +29,8 @@ impl Connection {
         let broker = self.broker.clone();
         let _turn = broker.take_turn();
         let (at, durable) = self.send_once(&mut publish)?;
-        let unroutable = publish.found.is_unroutable();
-        self.published(number, publish.mandatory, &publish.message, unroutable);
+        let unroutable = publish.found.is_unroutable().then_some(&publish.message);
+        self.published(number, publish.mandatory, unroutable);
         self.expect_confirm(number, at, durable);
         self.flush();
         Ok(())

@@ -102,7 +102,8 @@ impl Connection {
         }
         self.counted.acknowledged += acknowledged;
         for p in &held.publishes {
-            self.published(number, p.mandatory, &p.message, p.found.is_unroutable());
+            let unroutable = p.found.is_unroutable().then_some(&p.message);
+            self.published(number, p.mandatory, unroutable);
         }
         let flushed = self.flush_batch();
         let refused = !self.batch.refused().is_empty();

@@ -5,6 +5,7 @@
 //! messages into queues goes through here, sessions and timers alike.
 
 use std::collections::HashMap;
+use std::iter::repeat_n;
 use std::sync::Arc;
 
 use super::Broker;
@@ -100,68 +101,57 @@ impl Batch {
         let first_target = self.records.targets.len();
         let over_budget = residency::over_budget();
         let mut logged = false;
-        // Handed over where it goes last: counting a reference that goes at once would cost each message
-        // two locked instructions.
-        let mut message = Some(message);
-        for (i, queue) in queues.iter().enumerate() {
-            let Some(whole) = &message else { break };
+        // The last queue takes the message itself: counting a reference that goes at once would cost each
+        // message two locked instructions.
+        for (queue, message) in queues.iter().zip(repeat_n(message, queues.len())) {
             let reserved = queue.may_refuse();
-            if reserved && !self.promised && !queue.reserve(whole.body_len()) {
+            if reserved && !self.promised && !queue.reserve(message.body_len()) {
                 if self.refused.last() != Some(&number) {
                     self.refused.push(number);
                 }
-                self.fx.refuse(queue, whole);
+                self.fx.refuse(queue, &message);
                 continue;
             }
-            let durable = queue.keeps(whole);
+            let durable = queue.keeps(&message);
             let priority = priority.unwrap_or(queue.info().settings.default_priority);
             let expires_at = queue.deadline(now, expiration);
             // Under memory pressure everything goes to the log, so that it can leave memory.
             let in_log = durable || over_budget || queue.is_spilling();
             logged |= durable;
             self.spilled |= in_log && !durable;
-            if in_log {
+            // Until the append, an id is the number of the record, counted from one.
+            let id = if in_log {
+                if self.records.targets.len() == first_target {
+                    self.records.publishes.push(LoggedPublish {
+                        message: message.clone(),
+                        first_target: first_target as u32,
+                        n_targets: 0,
+                        transient: true,
+                    });
+                }
+                if let Some(record) = self.records.publishes.last_mut() {
+                    record.n_targets += 1;
+                    record.transient &= !durable;
+                }
                 self.records.targets.push(Target {
                     queue: queue.id(),
                     expires_at,
                     priority,
                     delivery_count: 0,
                 });
-            }
-            // Until the append, an id is the number of the record, counted from one.
-            let record = self.records.publishes.len() as u64 + 1;
-            let id = if in_log {
-                MessageId(record)
+                MessageId(self.records.publishes.len() as u64)
             } else {
                 MessageId::NONE
             };
             let redelivered = self.redelivered;
-            let is_last = i + 1 == queues.len() && self.records.targets.len() == first_target;
-            let copy = if is_last {
-                message.take()
-            } else {
-                message.clone()
-            };
-            let Some(copy) = copy else { break };
             let group = self.group(queue);
             group.incoming.push(Incoming {
-                message: copy,
+                message,
                 id,
                 expires_at,
                 priority,
                 reserved,
                 redelivered,
-            });
-        }
-        let n_targets = self.records.targets.len() - first_target;
-        if let Some(message) = message
-            && n_targets > 0
-        {
-            self.records.publishes.push(LoggedPublish {
-                message,
-                first_target: first_target as u32,
-                n_targets: n_targets as u32,
-                transient: !logged,
             });
         }
         (number, logged)

@@ -56,8 +56,6 @@ const LINGER: Duration = Duration::from_secs(3);
 struct Task<S> {
     machine: Connection,
     inbox: Arc<Inbox>,
-    /// The inbox, as queues know it.
-    outlet: Arc<dyn Outlet>,
     shared: Arc<Shared>,
     reader: ReadHalf<S>,
     writer: WriteHalf<S>,
@@ -115,7 +113,7 @@ where
         broker: shared.broker.clone(),
         settings: shared.session.clone(),
         authenticator: shared.authenticator.clone(),
-        outlet: outlet.clone(),
+        outlet,
         bell,
         address: Some(ends.peer),
         local: ends.local,
@@ -127,7 +125,6 @@ where
     let mut task = Task {
         machine,
         inbox,
-        outlet,
         reader,
         writer,
         input: BytesMut::new(),
@@ -239,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
         {
             self.behind = None;
         }
-        self.held = self.held_until > now || self.behind.is_some();
+        self.held = self.is_held(now);
         if self.input.len() >= self.needed && !self.held && self.machine.wants_input() {
             let received = self.machine.receive(&self.input, now);
             self.input.advance(received.consumed);
@@ -249,9 +246,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
             }
             if let Some(queue) = self.machine.take_behind()
                 && self.streaming
-                && queue.wait_for_consumers(&self.outlet)
             {
-                self.behind = Some(queue);
+                let outlet: Arc<dyn Outlet> = self.inbox.clone();
+                self.behind = queue.wait_for_consumers(&outlet).then_some(queue);
             }
             if self.machine.take_publishing() && residency::is_short() {
                 self.patience.published_under_pressure(now);
@@ -267,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
                 self.shared.authenticated();
             }
         }
-        self.held = self.held_until > now || self.behind.is_some();
+        self.held = self.is_held(now);
         if self.machine.output.len() < WRITE_AT_BYTES {
             self.take_inbox(now);
         }
@@ -276,6 +273,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
         } else {
             self.stuck_since.get_or_insert(now);
         }
+    }
+
+    fn is_held(&self, now: u64) -> bool {
+        self.held_until > now || self.behind.is_some()
     }
 
     fn take_inbox(&mut self, now: u64) {
