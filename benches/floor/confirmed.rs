@@ -112,6 +112,7 @@ fn serve(socket: TcpStream, shared: &Shared) -> Result<()> {
         len += n;
         let mut at = 0;
         out.clear();
+        let mut staged = shared.staged.lock().unwrap();
         while len - at >= 8 {
             let size = u32::from_be_bytes(input[at + 3..at + 7].try_into().unwrap()) as usize + 8;
             if len - at < size {
@@ -121,7 +122,6 @@ fn serve(socket: TcpStream, shared: &Shared) -> Result<()> {
             at += size;
             let payload = &frame[7..size - 1];
             if frame[0] != 1 {
-                let mut staged = shared.staged.lock().unwrap();
                 if shared.durable {
                     staged.log.extend(frame);
                 }
@@ -141,7 +141,6 @@ fn serve(socket: TcpStream, shared: &Shared) -> Result<()> {
                 (60, 40) => {
                     published += 1;
                     let names = &payload[6..payload.len() - 1];
-                    let mut staged = shared.staged.lock().unwrap();
                     staged.next_tag += 1;
                     let mut arguments = b"\x01c".to_vec();
                     arguments.extend(staged.next_tag.to_be_bytes());
@@ -168,12 +167,11 @@ fn serve(socket: TcpStream, shared: &Shared) -> Result<()> {
                 (50, 30 | 40) => method(1, class, id + 1, &[0; 4], &mut out),
                 (60, 20) => {
                     method(1, 60, 21, b"\x01c", &mut out);
-                    shared.staged.lock().unwrap().consumer = Some(socket.clone());
+                    staged.consumer = Some(socket.clone());
                 }
                 _ => method(1, class, id + 1, &[], &mut out),
             }
         }
-        let mut staged = shared.staged.lock().unwrap();
         if !shared.durable {
             staged.answer(&mut confirm);
         } else if !staged.confirms.is_empty() {
