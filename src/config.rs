@@ -210,8 +210,10 @@ section! {
         write_timeout_ms: u64 = 30_000,
         /// Largest message body.
         max_message_bytes: Size = Size(16 << 20),
-        /// Connections that have not logged in yet; more are refused.
+        /// Connections that have not logged in yet; more are refused. Zero: no limit.
         max_unauthenticated_connections: usize = 1024,
+        /// The same for one address (IPv6: one /64), so that one cannot lock the others out. Zero: no limit.
+        max_unauthenticated_connections_per_address: usize = 512,
         /// Connections in all; zero: no limit but the system's.
         max_connections: usize = 0,
         /// Channels in all; zero: no limit.

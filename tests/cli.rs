@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
@@ -17,6 +17,7 @@ use support::{Broker, Client};
 fn leveret(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_leveret"))
         .args(arguments)
+        .env_clear()
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()
@@ -196,11 +197,7 @@ fn the_environment_wins_over_the_file_and_arguments_over_both() {
     assert_eq!((tune.heartbeat, tune.channel_max), (12, 7));
 
     // Metrics under RabbitMQ's names.
-    let mut http = std::net::TcpStream::connect(broker.listens("prometheus")).unwrap();
-    http.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .unwrap();
-    let mut page = String::new();
-    http.read_to_string(&mut page).unwrap();
+    let page = support::scrape(broker.listens("prometheus"));
     for name in [
         "rabbitmq_connections",
         "rabbitmq_queues",

@@ -88,19 +88,31 @@ fn a_handshake_has_a_time_limit() {
 #[test]
 fn connections_that_have_not_logged_in_are_limited() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = [("LEVERET_PROTOCOL_MAX_UNAUTHENTICATED_CONNECTIONS", "4")];
+    let settings = [
+        ("LEVERET_PROTOCOL_MAX_UNAUTHENTICATED_CONNECTIONS", "4"),
+        (
+            "LEVERET_PROTOCOL_MAX_UNAUTHENTICATED_CONNECTIONS_PER_ADDRESS",
+            "3",
+        ),
+        // Not what ends them here.
+        ("LEVERET_PROTOCOL_HANDSHAKE_TIMEOUT_MS", "600000"),
+    ];
     let broker = Broker::start(&dir.path().join("data"), &settings);
-    let mut waiting = Vec::new();
-    for _ in 0..4 {
-        let mut c = Client::raw(broker.address).unwrap();
-        c.socket.write_all(&PROTOCOL_HEADER).unwrap();
-        c.expect(connection::Start::ID).unwrap();
-        waiting.push(c);
-    }
-    let mut one_more = Client::raw(broker.address).unwrap();
-    hung_up(&mut one_more);
+    let try_from = |address: [u8; 4]| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        socket.bind(&std::net::SocketAddr::from((address, 0)).into())?;
+        socket.connect(&broker.address.into())?;
+        let mut c = Client::over(socket.into())?;
+        c.socket.write_all(&PROTOCOL_HEADER)?;
+        c.expect(connection::Start::ID).map(|_| c)
+    };
+    let (one, other) = ([127, 0, 0, 1], [127, 0, 0, 2]);
+    let mut waiting: Vec<_> = (0..3).map(|_| try_from(one).unwrap()).collect();
+    assert!(try_from(one).is_err(), "too many from there");
+    waiting.push(try_from(other).unwrap());
+    assert!(try_from(other).is_err(), "too many in all");
     // One that gives up makes room.
-    drop(waiting.pop());
+    waiting.remove(0);
     let deadline = Instant::now() + PATIENCE;
     while Client::connect(broker.address).is_err() {
         assert!(Instant::now() < deadline, "no room again");

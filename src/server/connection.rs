@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::time::Instant;
 
 use super::Shared;
+use super::admission::HalfOpen;
 use super::inbox::{Contents, Inbox};
 use super::patience::Patience;
 use crate::amqp::connection::{Connection, Parts};
@@ -67,7 +68,8 @@ struct Task<S> {
     /// Unix milliseconds since which output waits without progress.
     stuck_since: Option<u64>,
     alarm_version: u64,
-    authenticated: bool,
+    /// While it has not logged in.
+    half_open: Option<HalfOpen>,
     closing_for: bool,
     /// Nothing is read before this time, unix milliseconds.
     held_until: u64,
@@ -91,13 +93,16 @@ enum End {
     WriteTimeout,
 }
 
-/// The two ends of a socket.
-#[derive(Clone, Debug)]
+/// The two ends of a socket, and what is known of them.
 pub(super) struct Ends {
     pub(super) peer: SocketAddr,
     pub(super) local: Option<SocketAddr>,
     /// The user whom the peer's certificate names.
     pub(super) certified: Option<String>,
+    /// Unix milliseconds; the time limit of the handshakes, TLS and AMQP together, counts from then.
+    pub(super) accepted_at: u64,
+    /// Its place among those that have not logged in.
+    pub(super) half_open: HalfOpen,
 }
 
 /// Serves one connection to its end.
@@ -119,7 +124,7 @@ where
         local: ends.local,
         certified: ends.certified,
     };
-    let machine = Connection::new(parts, clock::now());
+    let machine = Connection::new(parts, ends.accepted_at);
     let key = shared.register(&inbox);
     let (reader, writer) = tokio::io::split(stream);
     let mut task = Task {
@@ -133,7 +138,7 @@ where
         contents: Contents::default(),
         stuck_since: None,
         alarm_version: 0,
-        authenticated: false,
+        half_open: Some(ends.half_open),
         closing_for: false,
         held_until: 0,
         held: false,
@@ -259,9 +264,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
             if self.input.is_empty() && self.input.capacity() > READ_BYTES_MAX {
                 self.input = BytesMut::new();
             }
-            if !self.authenticated && self.machine.is_running() {
-                self.authenticated = true;
-                self.shared.authenticated();
+            if self.half_open.is_some() && self.machine.is_running() {
+                self.half_open = None;
             }
         }
         self.held = self.is_held(now);
@@ -353,9 +357,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
     }
 
     async fn finish(mut self, end: End) {
-        if !self.authenticated {
-            self.shared.authenticated();
-        }
+        self.half_open = None;
         let now = clock::now();
         self.inbox.take(&mut self.contents);
         self.machine

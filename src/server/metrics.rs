@@ -11,10 +11,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::admission::Refusal;
+use super::descriptors::Descriptors;
+use super::http::Limited;
 use super::machine::{disk_free, memory_limit, resident_bytes};
 use crate::amqp::{self, settings::NODE_NAME};
 use crate::clock;
@@ -22,10 +24,6 @@ use crate::storage::SegmentedLog;
 
 /// Content type of the text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-fn open_files() -> u64 {
-    std::fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count() as u64)
-}
 
 /// A counter that is read from the broker's totals.
 struct Total {
@@ -64,6 +62,8 @@ struct Gauges {
     log_syncs: Counter,
     memory_alarm: Gauge,
     disk_alarm: Gauge,
+    half_open: Gauge,
+    refused: [Counter; Refusal::ALL.len()],
 }
 
 const METADATA: Metadata<'static> = Metadata::new("leveret", Level::INFO, None);
@@ -311,6 +311,18 @@ impl Metrics {
                 "rabbitmq_alarms_free_disk_space_watermark",
                 "1 if the disk alarm holds",
             ),
+            half_open: g(
+                "leveret_connections_unauthenticated",
+                "Connections that have not logged in yet",
+            ),
+            refused: Refusal::ALL.map(|why| {
+                counter(
+                    &r,
+                    "leveret_connections_refused_total",
+                    &[("reason", why.label())],
+                    "Connections refused before anything was read from them",
+                )
+            }),
         };
         let exporter = r.handle();
         // The handles keep their storage; the recorder itself is not needed any more.
@@ -368,9 +380,13 @@ impl Metrics {
         g.memory_alarm
             .set(f64::from(u8::from(memory > memory_limit)));
         g.disk_alarm.set(f64::from(u8::from(disk < disk_limit)));
-        g.open_files.set(open_files() as f64);
-        let max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        g.max_files.set(max.unwrap_or(0) as f64);
+        g.open_files.set(Descriptors::in_use() as f64);
+        g.max_files.set(self.shared.descriptors.most() as f64);
+        let admission = &self.shared.admission;
+        g.half_open.set(admission.half_open() as f64);
+        for (counter, why) in g.refused.iter().zip(Refusal::ALL) {
+            counter.absolute(admission.refused(why));
+        }
         g.uptime
             .set(clock::now().saturating_sub(self.started) as f64 / 1000.0);
         let log = self.log.stats();
@@ -383,7 +399,7 @@ impl Metrics {
 
 /// Serves `/metrics`.
 pub(super) async fn serve(
-    listener: TcpListener,
+    listener: Limited,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {

@@ -1,8 +1,11 @@
 //! The shell: listeners, tasks, signals. tokio lives here.
 
+mod admission;
 mod auth;
 mod certificate;
 mod connection;
+mod descriptors;
+mod http;
 mod inbox;
 mod machine;
 mod metrics;
@@ -22,6 +25,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::admission::{Admission, Refusal, bind};
+use self::descriptors::Descriptors;
 use self::inbox::Inbox;
 use self::tls::TlsReloader;
 use crate::amqp::settings::{SessionSettings, SharedAuthenticator};
@@ -43,12 +48,6 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long connections may take to close when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long to wait before accepting again when the system has no more file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Connections that wait to be accepted, per listener.
-const BACKLOG: i32 = 1024;
-
 /// Idle time before TCP keepalive asks, and between its questions.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -60,7 +59,8 @@ pub(crate) struct Shared {
     pub(crate) authenticator: SharedAuthenticator,
     inboxes: Mutex<HashMap<u64, Arc<Inbox>>>,
     next_key: AtomicU64,
-    unauthenticated: AtomicUsize,
+    admission: Arc<Admission>,
+    descriptors: Descriptors,
     alarm: Mutex<Option<String>>,
     alarm_version: AtomicU64,
     closing: Mutex<Option<String>>,
@@ -83,11 +83,6 @@ impl Shared {
         for inbox in self.inboxes.lock().values() {
             inbox.ring();
         }
-    }
-
-    /// A connection is through its handshake, or over.
-    fn authenticated(&self) {
-        self.unauthenticated.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn alarm(&self) -> Option<String> {
@@ -165,6 +160,7 @@ impl Server {
     /// Signals cannot be received, the folder is in use, an address is taken, a certificate or the definitions file does not do.
     pub async fn start(config: Config) -> io::Result<Server> {
         let signals = Signals::receive()?;
+        let descriptors = Descriptors::raise();
         residency::set_budget(config.memory.body_budget_bytes.0);
         let mut options = LogOptions::new(&config.data_dir());
         options.segment_bytes = u32::try_from(config.storage.segment_bytes.0)
@@ -230,7 +226,8 @@ impl Server {
             authenticator,
             inboxes: Mutex::new("the list of connections", HashMap::new()),
             next_key: AtomicU64::new(0),
-            unauthenticated: AtomicUsize::new(0),
+            admission: Admission::new(descriptors),
+            descriptors,
             alarm: Mutex::new("the alarm", None),
             alarm_version: AtomicU64::new(0),
             closing: Mutex::new("the reason to close", None),
@@ -268,9 +265,12 @@ impl Server {
                 metrics::Metrics::new(self.shared.clone(), self.log.clone())
                     .map_err(io::Error::other)?,
             );
+            let open = Arc::new(AtomicUsize::new(0));
             for address in &listeners.prometheus {
                 let listener = bind(*address)?;
                 self.prometheus.push(listener.local_addr()?);
+                let admission = self.shared.admission.clone();
+                let listener = http::Limited::new(listener, admission, open.clone());
                 let stop = self.stop.clone();
                 let metrics = metrics.clone();
                 self.tasks.spawn(async move {
@@ -287,18 +287,11 @@ impl Server {
         let (shared, tasks, stop) = (self.shared.clone(), self.tasks.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             loop {
-                let accepted = tokio::select! {
+                let (stream, peer) = tokio::select! {
                     () = stop.cancelled() => return,
-                    accepted = listener.accept() => accepted,
+                    accepted = shared.admission.accept(&listener) => accepted,
                 };
-                match accepted {
-                    Ok((stream, peer)) => accepted_one(stream, peer, &shared, &tasks, tls.as_ref()),
-                    Err(e) => {
-                        tracing::warn!("accepting a connection failed: {e}");
-                        // Out of file descriptors, most likely; some will be given back.
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
+                accepted_one(stream, peer, &shared, &tasks, tls.as_ref());
             }
         });
     }
@@ -406,13 +399,21 @@ fn accepted_one(
 ) {
     let p = &shared.config.protocol;
     // Who comes too late is told when it opens its vhost; this is for who does not get that far.
-    let most = p.max_connections + p.max_unauthenticated_connections;
-    let full = p.max_connections != 0 && shared.inboxes.lock().len() >= most;
-    if full || shared.unauthenticated.load(Ordering::Relaxed) >= p.max_unauthenticated_connections {
-        tracing::warn!(%peer, "connection refused: too many connections");
-        return;
+    let most = p
+        .max_connections
+        .saturating_add(p.max_unauthenticated_connections);
+    let limited = p.max_connections != 0 && p.max_unauthenticated_connections != 0;
+    if limited && shared.inboxes.lock().len() >= most {
+        return shared.admission.refuse(Refusal::Connections, peer);
     }
-    shared.unauthenticated.fetch_add(1, Ordering::Relaxed);
+    let (most, per_address) = (
+        p.max_unauthenticated_connections,
+        p.max_unauthenticated_connections_per_address,
+    );
+    let half_open = match shared.admission.let_in(peer, most, per_address) {
+        Ok(half_open) => half_open,
+        Err(why) => return shared.admission.refuse(why, peer),
+    };
     let socket = socket2::SockRef::from(&stream);
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(KEEPALIVE)
@@ -427,6 +428,8 @@ fn accepted_one(
         peer,
         local: stream.local_addr().ok(),
         certified: None,
+        accepted_at: clock::now(),
+        half_open,
     };
     let shared = shared.clone();
     match tls {
@@ -444,28 +447,12 @@ fn accepted_one(
                             .and_then(|c| certificate::user_name(c, from));
                         connection::serve(stream, ends, shared).await;
                     }
-                    Ok(Err(e)) => {
-                        tracing::debug!(%peer, "TLS handshake failed: {e}");
-                        shared.authenticated();
-                    }
-                    Err(_) => shared.authenticated(),
+                    Ok(Err(e)) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                 }
             });
         }
     }
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let listen = || -> io::Result<TcpListener> {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
-    };
-    listen().map_err(told(format!("cannot listen on {address}")))
 }
 
 /// An empty broker gets its first vhost and user.

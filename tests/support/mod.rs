@@ -56,7 +56,11 @@ pub struct Client {
 impl Client {
     /// A socket, without a handshake.
     pub fn raw(address: SocketAddr) -> std::io::Result<Client> {
-        let socket = TcpStream::connect(address)?;
+        Client::over(TcpStream::connect(address)?)
+    }
+
+    /// The same over a socket that is connected.
+    pub fn over(socket: TcpStream) -> std::io::Result<Client> {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         Ok(Client {
@@ -394,14 +398,23 @@ impl Broker {
     /// The same with arguments, and nothing in the environment but this.
     pub fn start_with(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Broker {
         let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
-        command.args([
-            "--data-dir",
-            data.to_str().unwrap(),
-            "--amqp",
-            "127.0.0.1:0",
-        ]);
+        command.args(serving(data)).args(arguments);
+        Broker::spawn(command, environment)
+    }
+
+    /// The same after a line of shell, which may set limits of the process.
+    pub fn start_after(shell: &str, data: &Path, environment: &[(&str, &str)]) -> Broker {
+        let mut command = Command::new("/bin/sh");
         command
-            .args(arguments)
+            .args(["-c", &format!("{shell}; exec \"$@\""), "sh"])
+            .arg(env!("CARGO_BIN_EXE_leveret"))
+            .args(serving(data));
+        Broker::spawn(command, environment)
+    }
+
+    fn spawn(mut command: Command, environment: &[(&str, &str)]) -> Broker {
+        command
+            .env_clear()
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -456,6 +469,33 @@ impl Broker {
             .unwrap()
             * 1024
     }
+}
+
+fn serving(data: &Path) -> [&str; 4] {
+    let data = data.to_str().unwrap();
+    ["--data-dir", data, "--amqp", "127.0.0.1:0"]
+}
+
+/// What a metrics listener answers.
+pub fn scrape(address: SocketAddr) -> String {
+    let mut http = TcpStream::connect(address).unwrap();
+    http.set_read_timeout(Some(PATIENCE)).unwrap();
+    http.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut page = String::new();
+    http.read_to_string(&mut page).unwrap();
+    page
+}
+
+/// The value of a metric, by its name with its labels.
+pub fn metric(page: &str, name: &str) -> f64 {
+    let value = page
+        .lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+    value
+        .unwrap_or_else(|| panic!("{name}: {page}"))
+        .parse()
+        .unwrap()
 }
 
 fn listens(said: &Said, protocol: &str) -> SocketAddr {
