@@ -121,26 +121,18 @@ impl Connection {
         .encode();
         let parts = Parts {
             exchange: TRACE_EXCHANGE,
-            // A routing key is a short string; names of 255 bytes leave no room for the prefix.
-            routing_key: cut(key),
+            routing_key: key,
             properties: &properties,
             flags: 0,
         };
         let copy = Message::new(&parts, message.body());
         let raw = PropertiesRef::unchecked(&properties);
-        let found = route_keys(vhost, TRACE_EXCHANGE, &[cut(key)], raw).unwrap_or_default();
+        let found = route_keys(vhost, TRACE_EXCHANGE, &[key], raw).unwrap_or_default();
         if !found.queues.is_empty() {
             self.batch
                 .publish(copy, &found.queues, None, None, self.now);
         }
     }
-}
-
-/// At most 255 bytes of it, whole characters.
-fn cut(key: &str) -> &str {
-    let fits = (0..=key.len().min(255)).rev();
-    let end = fits.into_iter().find(|end| key.is_char_boundary(*end));
-    &key[..end.unwrap_or(0)]
 }
 
 /// The properties as a table, with the fields that are there.

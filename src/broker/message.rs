@@ -126,12 +126,13 @@ impl<B: ?Sized> Drop for Stored<B> {
 #[derive(Clone, Debug)]
 pub struct Message(Arc<Stored<[u8]>>);
 
-/// The parts a [`Message`] is built from.
+/// The parts a [`Message`] is built from. Of names that are too long for a delivery (an argument can be,
+/// see [`short`]) the first 255 octets are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
-    /// Exchange it was published to; at most 255 bytes.
+    /// Exchange it was published to.
     pub exchange: &'a str,
-    /// Routing key it was published with; at most 255 bytes.
+    /// Routing key it was published with.
     pub routing_key: &'a str,
     /// Raw property flags and list of the content header.
     pub properties: &'a [u8],
@@ -142,8 +143,8 @@ pub struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn in_order(&self) -> [&'a [u8]; 3] {
         [
-            self.exchange.as_bytes(),
-            self.routing_key.as_bytes(),
+            short(self.exchange).as_bytes(),
+            short(self.routing_key).as_bytes(),
             self.properties,
         ]
     }
@@ -159,6 +160,16 @@ impl<'a> Parts<'a> {
             out.extend_from_slice(part);
         }
     }
+}
+
+/// At most 255 octets of it, whole characters: what fits in a short string. `x-dead-letter-exchange` and
+/// `x-dead-letter-routing-key` are long strings, which RabbitMQ does not limit.
+pub fn short(name: &str) -> &str {
+    let mut end = name.len().min(usize::from(u8::MAX));
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
 }
 
 /// `delivery_mode` is 2.
@@ -191,8 +202,8 @@ impl Head {
             body_len: u32::try_from(body_len).expect("bodies are below the hard cap of 512 MiB"),
             properties_len: u32::try_from(parts.properties.len())
                 .expect("properties fit in one frame"),
-            exchange_len: u8::try_from(parts.exchange.len()).expect("a short string"),
-            routing_key_len: u8::try_from(parts.routing_key.len()).expect("a short string"),
+            exchange_len: short(parts.exchange).len() as u8,
+            routing_key_len: short(parts.routing_key).len() as u8,
             flags: parts.flags,
         }
     }
@@ -357,6 +368,23 @@ mod tests {
             assert_eq!(m.body(), body);
             assert_eq!(m.contents().len(), 8 + len);
             assert!(m.is_persistent());
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_delivery_can_carry_is_cut() {
+        let (exchange, routing_key) = ("e".repeat(256), "é".repeat(200));
+        for body in [&b"body"[..], &[7; 70_000]] {
+            let parts = Parts {
+                exchange: &exchange,
+                routing_key: &routing_key,
+                properties: &[0, 0],
+                flags: 0,
+            };
+            let m = Message::new(&parts, body);
+            assert_eq!(m.exchange(), &exchange[..255]);
+            assert_eq!(m.routing_key(), &routing_key[..254]);
+            assert_eq!(m.body(), body);
         }
     }
 
