@@ -242,6 +242,8 @@ section! {
         inbox_deliveries: u32 = 512,
         /// Their bodies.
         inbox_bytes: Size = Size(1 << 20),
+        /// Bytes of messages that have begun and are not complete, in all channels of a connection.
+        unfinished_bytes: Size = Size(256 << 20),
         /// Bytes waiting to be written to a peer above which nothing more is read from it.
         output_bytes_max: Size = Size(4 << 20),
         /// Bytes waiting for the disk above which publishers are not read from.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::assembly::Assembly;
 use super::confirms::Confirms;
 use super::tx::Tx;
 use crate::broker::outlet::ChannelCredit;
@@ -23,36 +24,6 @@ use crate::broker::routing::RouteCache;
 pub(super) enum Phase {
     Open,
     Closing,
-}
-
-/// A publish whose content is arriving.
-#[derive(Debug, Default)]
-pub(super) struct Assembly {
-    pub(super) stage: Stage,
-    pub(super) exchange: String,
-    pub(super) routing_key: String,
-    pub(super) mandatory: bool,
-    pub(super) immediate: bool,
-    pub(super) properties: Vec<u8>,
-    /// What has come of a body of several frames, behind the other contents of the message to be.
-    pub(super) contents: Vec<u8>,
-    /// Octets of the body in it.
-    pub(super) gathered: u64,
-    pub(super) body_size: u64,
-    /// Octets of an oversized body that went by.
-    pub(super) skipped: u64,
-}
-
-/// What the next frame of the channel has to be.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) enum Stage {
-    /// A method.
-    #[default]
-    Method,
-    /// The content header of a publish.
-    Header,
-    /// More of its body.
-    Body,
 }
 
 /// A delivery that the client has not settled.

@@ -174,9 +174,12 @@ pub struct Connection {
     closing_at: u64,
     /// Reading was stopped by us: the peer is not missed meanwhile.
     paused: bool,
+    /// Octets of messages that have begun on some channel and are not complete: the sum of what their
+    /// assemblies have counted.
+    pub(super) unfinished: u64,
     published: bool,
     /// Something was published since the last [`Connection::take_publishing`].
-    publishing: bool,
+    pub(super) publishing: bool,
     blocked: bool,
     alarm: Option<String>,
     pub(super) counted: Counted,
@@ -252,6 +255,7 @@ impl Connection {
             sent_at: now,
             closing_at: 0,
             paused: false,
+            unfinished: 0,
             published: false,
             publishing: false,
             blocked: false,
@@ -309,6 +313,11 @@ impl Connection {
         self.heartbeat
     }
 
+    /// Whether the next frame may be processed. An alarm holds back what has been read already, too.
+    fn may_process(&self) -> bool {
+        self.wait.is_none() && !(self.blocked && self.published) && self.phase.takes_frames()
+    }
+
     // ----- bytes in ---------------------------------------------------------------------------
 
     /// Processes frames until the input is used up or something has to be awaited.
@@ -317,7 +326,7 @@ impl Connection {
         self.received_at = now;
         let mut at = 0;
         let mut needed = 1;
-        while self.wait.is_none() && self.phase.takes_frames() {
+        while self.may_process() {
             let rest = &input[at..];
             if self.phase == Phase::Header {
                 match frame::parse_protocol_header(rest) {
@@ -450,6 +459,7 @@ impl Connection {
         let Some(ch) = self.channels.get_mut(number) else {
             return;
         };
+        ch.assembly.clear(&mut self.unfinished);
         ch.roll_back();
         let consumers = std::mem::take(&mut ch.consumers);
         let unacked = std::mem::take(&mut ch.unacked);
@@ -514,7 +524,6 @@ impl Connection {
                 self.leave_channel(number);
                 if let Some(ch) = self.channels.get_mut(number) {
                     ch.phase = ChannelPhase::Closing;
-                    ch.assembly = super::channel::Assembly::default();
                 }
                 let (class_id, method_id) = (method.class, method.method);
                 let close = channel::Close {
@@ -607,9 +616,10 @@ impl Connection {
         });
     }
 
-    pub(super) fn note_published(&mut self) {
+    /// This connection publishes: from now on an alarm holds it back.
+    pub(super) fn note_publisher(&mut self) {
         self.published = true;
-        self.publishing = true;
+        self.apply_alarm();
     }
 
     /// Logs and applies what was collected, and notes where the publishes are.
@@ -772,7 +782,7 @@ impl Connection {
     }
 }
 
-fn not_open() -> Exception {
+pub(super) fn not_open() -> Exception {
     Exception::hard(HardCode::CHANNEL_ERROR, "expected 'channel.open'")
 }
 

@@ -3,6 +3,7 @@
 //! The shell reads bytes and hands them to [`connection::Connection::receive`], hands in deliveries
 //! and the passing of time, and writes what stands in [`connection::Connection::output`].
 
+mod assembly;
 pub mod channel;
 mod channels;
 mod confirms;

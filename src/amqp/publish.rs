@@ -1,10 +1,10 @@
 //! `basic.publish`: the hot path in.
 //!
-//! Method, header and body frames of a publish are put together in scratch of the channel that is
-//! reused; a body that comes in one frame goes from the read buffer straight into the message.
+//! Method, header and body frames of a publish are put together in an [`Assembly`] of the channel; a
+//! body that comes in one frame goes from the read buffer straight into the message.
 
-use super::channel::{Assembly, Stage};
-use super::connection::Connection;
+use super::assembly::{Assembly, Stage};
+use super::connection::{Connection, not_open};
 use super::errors::{self, Exception};
 use super::publish_once::Once;
 use super::tx::TxPublish;
@@ -26,49 +26,8 @@ use crate::protocol::reply_code::{HardCode, SoftCode};
 /// draws the same line.
 pub const BODY_HARD_MAX: u64 = 512 << 20;
 
-/// Room that is made for a body when its first frame has come, and is not all of it. A larger one gets
-/// more as it arrives, never much more than has. A body of 1 MiB fits, with what stands before it.
-const GATHER_BYTES: usize = (1 << 20) + (64 << 10);
-
 /// Pseudo-queue of direct reply-to.
 pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
-
-impl Assembly {
-    /// A publish begins.
-    pub(super) fn start(&mut self, m: &basic::Publish<'_>) {
-        self.stage = Stage::Header;
-        self.exchange.clear();
-        self.exchange.push_str(m.exchange);
-        self.routing_key.clear();
-        self.routing_key.push_str(m.routing_key);
-        self.mandatory = m.mandatory;
-        self.immediate = m.immediate;
-    }
-
-    /// A part of the body has come. It goes where it stands in the message, if nobody rewrites its
-    /// properties.
-    fn gather(&mut self, part: &[u8]) {
-        let parts = Parts {
-            exchange: &self.exchange,
-            routing_key: &self.routing_key,
-            properties: &self.properties,
-            flags: 0,
-        };
-        let whole = parts.prefix_len() + self.body_size as usize;
-        let have = self.contents.capacity();
-        if self.gathered == 0 {
-            self.contents.reserve_exact(whole.min(GATHER_BYTES));
-            parts.put(&mut self.contents);
-        }
-        let wanted = self.contents.len() + part.len();
-        if wanted > self.contents.capacity() {
-            let room = whole.min((have * 2).max(wanted));
-            self.contents.reserve_exact(room - self.contents.len());
-        }
-        self.contents.extend_from_slice(part);
-        self.gathered += part.len() as u64;
-    }
-}
 
 /// The body of a publish.
 enum Body<'a> {
@@ -81,7 +40,7 @@ enum Body<'a> {
 impl Connection {
     /// A content header or body frame on an open channel.
     pub(super) fn content(&mut self, number: u16, frame: FrameRef<'_>) -> Result<(), Exception> {
-        let ch = self.channel_mut(number)?;
+        let ch = self.channels.get_mut(number).ok_or_else(not_open)?;
         if ch.phase == super::channel::Phase::Closing {
             return Ok(());
         }
@@ -106,21 +65,20 @@ impl Connection {
                     );
                     return Err(Exception::hard(HardCode::FRAME_ERROR, text));
                 }
-                a.properties.clear();
                 if header.odd_types {
                     let rewritten = Properties::from(header.properties).encode();
-                    a.properties.extend_from_slice(&rewritten);
+                    a.begin(&rewritten, header.body_size);
                 } else {
-                    a.properties.extend_from_slice(header.properties.as_bytes());
+                    a.begin(header.properties.as_bytes(), header.body_size);
                 }
-                a.body_size = header.body_size;
-                a.contents = Vec::new();
-                a.gathered = 0;
-                a.skipped = 0;
                 if header.body_size > 0 {
                     a.stage = Stage::Body;
-                    return Ok(());
+                    a.count(&mut self.unfinished);
+                    // Here, as in RabbitMQ: an alarm has to stop a body that never ends, too.
+                    self.note_publisher();
+                    return self.check_unfinished();
                 }
+                self.note_publisher();
                 self.publish(number, Body::Whole(&[]))
             }
             (Stage::Body, FrameKind::Body) => {
@@ -132,11 +90,7 @@ impl Connection {
                 if size == a.body_size && a.gathered + a.skipped == 0 {
                     return self.publish(number, Body::Whole(frame.payload));
                 }
-                let max = self.settings.max_message_bytes;
-                let a = &mut self.channel_mut(number)?.assembly;
-                if a.body_size <= max {
-                    a.gather(frame.payload);
-                } else {
+                if a.body_size > self.settings.max_message_bytes {
                     // It will be refused; only its length is needed until it has gone by.
                     a.skipped += frame.payload.len() as u64;
                     if a.skipped < a.body_size {
@@ -144,11 +98,12 @@ impl Connection {
                     }
                     return self.publish(number, Body::Whole(&[]));
                 }
+                a.gather(frame.payload, &mut self.unfinished);
                 if a.gathered == a.body_size {
                     let contents = std::mem::take(&mut a.contents);
                     return self.publish(number, Body::Gathered(contents));
                 }
-                Ok(())
+                self.check_unfinished()
             }
             (stage, _) => Err(expected(stage)),
         }
@@ -159,10 +114,21 @@ impl Connection {
         let mut a = std::mem::take(&mut self.channel_mut(number)?.assembly);
         a.stage = Stage::Method;
         let result = self.publish_assembled(number, &a, body);
-        if let Ok(ch) = self.channel_mut(number) {
+        a.end(&mut self.unfinished);
+        if let Some(ch) = self.channels.get_mut(number) {
             ch.assembly = a;
         }
         result
+    }
+
+    /// What has begun on all channels together has a limit.
+    fn check_unfinished(&self) -> Result<(), Exception> {
+        let max = self.settings.unfinished_bytes_max();
+        if self.unfinished <= max {
+            return Ok(());
+        }
+        let text = format!("messages that are not complete take more than {max} bytes");
+        Err(Exception::hard(HardCode::RESOURCE_ERROR, text))
     }
 
     fn publish_assembled(
@@ -171,8 +137,7 @@ impl Connection {
         a: &Assembly,
         body: Body<'_>,
     ) -> Result<(), Exception> {
-        self.note_published();
-        self.apply_alarm();
+        self.publishing = true;
         if a.immediate {
             return Err(Exception::hard(HardCode::NOT_IMPLEMENTED, "immediate=true"));
         }

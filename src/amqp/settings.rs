@@ -19,6 +19,8 @@ pub struct SessionSettings {
     pub handshake_timeout_ms: u64,
     /// Largest body, bytes.
     pub max_message_bytes: u64,
+    /// Octets of messages that have begun and are not complete, on all channels of a connection.
+    pub unfinished_bytes: u64,
     /// Consumers per channel; zero: no limit.
     pub consumers_per_channel: u32,
     /// How long consumers of quorum queues may keep a delivery, unless they or their queue say
@@ -42,6 +44,7 @@ impl Default for SessionSettings {
             heartbeat: 60,
             handshake_timeout_ms: 10_000,
             max_message_bytes: 16 << 20,
+            unfinished_bytes: 256 << 20,
             consumers_per_channel: 0,
             consumer_timeout_ms: 0,
             output_bytes_max: 4 << 20,
@@ -49,6 +52,17 @@ impl Default for SessionSettings {
             version: "4.3.0".into(),
             cluster_name: "leveret".into(),
         }
+    }
+}
+
+/// What a message may have beside its body: its properties in one frame, room to grow.
+const BESIDE_BODY_BYTES: u64 = 1 << 20;
+
+impl SessionSettings {
+    /// The limit of messages that are not complete; one of the largest size always fits.
+    pub fn unfinished_bytes_max(&self) -> u64 {
+        let one = self.max_message_bytes + BESIDE_BODY_BYTES;
+        self.unfinished_bytes.max(one)
     }
 }
 

@@ -208,6 +208,7 @@ impl Server {
             heartbeat: p.heartbeat_s,
             handshake_timeout_ms: p.handshake_timeout_ms,
             max_message_bytes: p.max_message_bytes.0,
+            unfinished_bytes: config.limits.unfinished_bytes.0,
             consumers_per_channel: p.consumers_per_channel,
             consumer_timeout_ms: p.consumer_timeout_ms,
             output_bytes_max: config.limits.output_bytes_max.0 as usize,

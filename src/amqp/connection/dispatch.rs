@@ -1,7 +1,8 @@
 //! From frames to what handles them.
 
 use super::{Connection, HANG_UP_TIMEOUT_MS, Phase};
-use crate::amqp::channel::{Phase as ChannelPhase, Stage};
+use crate::amqp::assembly::Stage;
+use crate::amqp::channel::Phase as ChannelPhase;
 use crate::amqp::errors::{self, Exception};
 use crate::amqp::publish::expected;
 use crate::broker::queue::Settle;

@@ -1,0 +1,197 @@
+//! A publish whose content is arriving, and what it takes until it is complete.
+//!
+//! A peer may begin a message on each of its channels and finish none. So what an assembly holds is never
+//! much more than what has come of it, counts as resident memory, and has a limit for all channels
+//! of a connection together.
+
+use crate::broker::message::{Charge, Parts};
+use crate::protocol::methods::basic;
+
+/// Room that is made for a body when its first frame has come, and is not all of it. A larger one gets
+/// more as it arrives, never much more than has. A body of 1 MiB fits, with what stands before it.
+const GATHER_BYTES: usize = (1 << 20) + (64 << 10);
+
+/// Octets that a connection's assemblies may hold for such room to be made: a few large bodies at a time
+/// are moved less, and many that never end get no more room than they fill.
+const AHEAD_BYTES_MAX: u64 = 16 << 20;
+
+/// Properties up to this size leave their room for the next publish of the channel, and are not counted.
+const SCRATCH_BYTES: usize = 1024;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Assembly {
+    pub(super) stage: Stage,
+    pub(super) exchange: String,
+    pub(super) routing_key: String,
+    pub(super) mandatory: bool,
+    pub(super) immediate: bool,
+    pub(super) properties: Vec<u8>,
+    /// What has come of a body of several frames, behind the other contents of the message to be.
+    pub(super) contents: Vec<u8>,
+    /// Octets of the body in it.
+    pub(super) gathered: u64,
+    pub(super) body_size: u64,
+    /// Octets of an oversized body that went by.
+    pub(super) skipped: u64,
+    /// What of it was counted last, here and in the connection's sum.
+    counted: u64,
+    charge: Charge,
+}
+
+/// What the next frame of the channel has to be.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Stage {
+    /// A method.
+    #[default]
+    Method,
+    /// The content header of a publish.
+    Header,
+    /// More of its body.
+    Body,
+}
+
+impl Assembly {
+    /// A publish begins.
+    pub(super) fn start(&mut self, m: &basic::Publish<'_>) {
+        self.stage = Stage::Header;
+        self.exchange.clear();
+        self.exchange.push_str(m.exchange);
+        self.routing_key.clear();
+        self.routing_key.push_str(m.routing_key);
+        self.mandatory = m.mandatory;
+        self.immediate = m.immediate;
+    }
+
+    /// Its content header has come.
+    pub(super) fn begin(&mut self, properties: &[u8], body_size: u64) {
+        self.properties.clear();
+        self.properties.extend_from_slice(properties);
+        self.body_size = body_size;
+        self.gathered = 0;
+        self.skipped = 0;
+    }
+
+    /// A part of the body has come. It goes where it stands in the message, if nobody rewrites its
+    /// properties.
+    pub(super) fn gather(&mut self, part: &[u8], sum: &mut u64) {
+        if part.is_empty() {
+            return;
+        }
+        let parts = Parts {
+            exchange: &self.exchange,
+            routing_key: &self.routing_key,
+            properties: &self.properties,
+            flags: 0,
+        };
+        let whole = parts.prefix_len() + self.body_size as usize;
+        if self.contents.is_empty() {
+            let ahead = whole.min(GATHER_BYTES);
+            let come = parts.prefix_len() + part.len();
+            let fits = *sum + ahead as u64 <= AHEAD_BYTES_MAX;
+            self.contents.reserve_exact(if fits { ahead } else { come });
+            parts.put(&mut self.contents);
+        }
+        let have = self.contents.capacity();
+        let wanted = self.contents.len() + part.len();
+        if wanted > have {
+            let room = whole.min((have * 2).max(wanted));
+            self.contents.reserve_exact(room - self.contents.len());
+        }
+        self.contents.extend_from_slice(part);
+        self.gathered += part.len() as u64;
+        self.count(sum);
+    }
+
+    /// Counts what it holds now, and corrects the connection's sum.
+    pub(super) fn count(&mut self, sum: &mut u64) {
+        let properties = match self.properties.capacity() {
+            0..=SCRATCH_BYTES => 0,
+            large => large,
+        };
+        let now = (properties + self.contents.capacity()) as u64;
+        if now != self.counted {
+            *sum = *sum - self.counted + now;
+            self.charge.set(now);
+            self.counted = now;
+        }
+    }
+
+    /// The publish is done with; small scratch is kept for the next one.
+    pub(super) fn end(&mut self, sum: &mut u64) {
+        self.stage = Stage::Method;
+        if self.properties.capacity() > SCRATCH_BYTES {
+            self.properties = Vec::new();
+        }
+        if self.counted != 0 {
+            self.contents = Vec::new();
+            self.count(sum);
+        }
+    }
+
+    /// Nothing more comes of it.
+    pub(super) fn clear(&mut self, sum: &mut u64) {
+        self.end(sum);
+        *self = Assembly::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(properties: &[u8], body_size: u64) -> Assembly {
+        let mut a = Assembly::default();
+        a.start(&basic::Publish {
+            exchange: "",
+            routing_key: "e",
+            mandatory: false,
+            immediate: false,
+        });
+        a.begin(properties, body_size);
+        a
+    }
+
+    #[test]
+    fn parts_of_any_length_make_the_same_contents() {
+        for parts in [
+            vec!["", "hel", "lo"],
+            vec!["hel", "", "", "lo", ""],
+            vec!["", "", "hello"],
+            vec!["h", "e", "l", "l", "o"],
+        ] {
+            let (mut a, mut sum) = (begun(&[0, 0], 5), 0);
+            parts.iter().for_each(|p| a.gather(p.as_bytes(), &mut sum));
+            assert_eq!(a.contents, b"e\0\0hello", "{parts:?}");
+            assert_eq!((a.gathered, sum), (5, a.contents.capacity() as u64));
+            a.end(&mut sum);
+            assert_eq!(sum, 0);
+        }
+    }
+
+    /// However a body is cut up, and however many are begun: they take what has come, twice at most
+    /// as a buffer doubles, and what may be taken ahead.
+    #[test]
+    fn what_is_held_follows_what_has_come() {
+        let (headers, mut sum, mut come) = (vec![0; 90_000], 0, 0);
+        let mut all: Vec<Assembly> = (0..300).map(|_| begun(&headers, 16 << 20)).collect();
+        for round in 0..100 {
+            for a in &mut all {
+                let part: &[u8] = match round % 3 {
+                    0 => &[],
+                    1 => b"x",
+                    _ => &[1; 3000],
+                };
+                a.gather(part, &mut sum);
+                come += part.len() as u64;
+            }
+        }
+        // Properties stand in the contents, too.
+        come += 2 * 90_000 * 300;
+        let held: usize = all.iter().map(|a| a.contents.capacity()).sum();
+        assert_eq!(sum, (held + 90_000 * 300) as u64);
+        assert!(sum <= 2 * come + AHEAD_BYTES_MAX, "{sum} for {come}");
+        all.iter_mut().for_each(|a| a.clear(&mut sum));
+        assert_eq!(sum, 0);
+    }
+}
