@@ -61,11 +61,9 @@ fn configure(serve: &Serve) -> Result<Config, ConfigError> {
     if let Some(level) = &serve.log_level {
         config.log.level.clone_from(level);
     }
-    // As RabbitMQ's container image: a user given this way may log in from anywhere.
     let d = &mut config.defaults;
     if let Ok(user) = std::env::var("RABBITMQ_DEFAULT_USER") {
         d.user = user;
-        d.loopback_users.clear();
     }
     if let Ok(pass) = std::env::var("RABBITMQ_DEFAULT_PASS") {
         d.pass = pass;
@@ -132,10 +130,10 @@ fn ping(address: std::net::SocketAddr, timeout: Duration) -> std::io::Result<boo
 fn hash_password() -> std::io::Result<bool> {
     let mut password = String::new();
     std::io::stdin().read_to_string(&mut password)?;
-    writeln!(
-        std::io::stdout(),
-        "{}",
-        password::hash(password.trim_end_matches('\n').as_bytes())
-    )?;
+    let password = password.trim_end_matches('\n');
+    if password.is_empty() {
+        return Err(std::io::Error::other("an empty password never logs in"));
+    }
+    writeln!(std::io::stdout(), "{}", password::hash(password.as_bytes()))?;
     Ok(true)
 }

@@ -429,7 +429,7 @@ fn a_definitions_file_makes_users_vhosts_and_topology() {
 }
 
 #[test]
-fn containers_set_the_first_user_and_may_log_in_from_anywhere() {
+fn containers_set_the_first_user() {
     let dir = tempfile::tempdir().unwrap();
     let settings = [
         ("RABBITMQ_DEFAULT_USER", "app"),

@@ -123,7 +123,7 @@ impl Connection {
             peer: self.peer.address,
         };
         if let Err(refused) = self.authenticator.authenticate(&login) {
-            tracing::warn!(user, peer = ?self.peer.address, "login refused: {}", refused.0);
+            tracing::warn!(user, peer = ?self.peer.address, mechanism = m.mechanism, reason = refused.0, "login refused");
             self.refuse_login(m.mechanism);
             return Ok(());
         }

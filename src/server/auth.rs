@@ -1,9 +1,11 @@
-//! Checking logins against the broker's users.
+//! Who gets in: logins against the broker's users, and what an operator should know about them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::amqp::settings::{Authenticator, Login, Refused};
 use crate::broker::Broker;
+use crate::config::{Config, Defaults};
 use crate::password;
 
 /// The internal users.
@@ -15,21 +17,65 @@ pub(super) struct InternalUsers {
 impl Authenticator for InternalUsers {
     fn authenticate(&self, login: &Login<'_>) -> Result<(), Refused> {
         let user = self.broker.access().user(login.user);
-        let user = user.ok_or_else(|| Refused(format!("user '{}' does not exist", login.user)))?;
-        if let Some(password) = login.password
-            && !password::verify(password, &user.password_hash, &user.hashing_algorithm)
-        {
-            return Err(Refused(format!("wrong password for user '{}'", login.user)));
+        let user = user.ok_or_else(|| Refused("there is no such user".into()))?;
+        if let Some(password) = login.password {
+            // Whatever is stored: who forgot to set a password has not meant everybody.
+            if password.is_empty() {
+                return Err(Refused("an empty password never logs in".into()));
+            }
+            if !password::verify(password, &user.password_hash, &user.hashing_algorithm) {
+                return Err(Refused("wrong password".into()));
+            }
         }
-        let local = login
-            .peer
-            .is_none_or(|peer| peer.ip().to_canonical().is_loopback());
-        if !local && self.loopback_users.iter().any(|u| u == login.user) {
-            return Err(Refused(format!(
-                "user '{}' can only connect via localhost",
-                login.user
-            )));
+        if !is_local(login.peer) && self.loopback_users.iter().any(|u| u == login.user) {
+            return Err(Refused("can only connect via localhost".into()));
         }
         Ok(())
+    }
+}
+
+/// Whether a peer is on this machine. One without an address is in this process.
+fn is_local(peer: Option<SocketAddr>) -> bool {
+    peer.is_none_or(|peer| peer.ip().to_canonical().is_loopback())
+}
+
+/// Tells what the configuration says of the first user and vhost and is not so, because they are for an
+/// empty broker only: in a container, variables that were added later.
+pub(super) fn tell_differences(broker: &Broker, config: &Config) {
+    let (d, unchanged) = (&config.defaults, Defaults::default());
+    let no_effect = "the default user and vhost are made by an empty broker only; \
+                     use a definitions file (load_definitions) to change them";
+    match broker.access().user(&d.user) {
+        None if d.user != unchanged.user => {
+            tracing::warn!(user = d.user, "the default user is not there: {no_effect}");
+        }
+        Some(user)
+            if d.pass != unchanged.pass
+                && !password::verify(
+                    d.pass.as_bytes(),
+                    &user.password_hash,
+                    &user.hashing_algorithm,
+                ) =>
+        {
+            tracing::warn!(
+                user = d.user,
+                "the default user has another password than configured: {no_effect}"
+            );
+        }
+        _ => {}
+    }
+    if d.vhost != unchanged.vhost && broker.vhost(&d.vhost).is_none() {
+        tracing::warn!(
+            vhost = d.vhost,
+            "the default vhost is not there: {no_effect}"
+        );
+    }
+    let listeners = config.listeners.amqp.iter().chain(&config.listeners.amqps);
+    let reachable = { listeners }.any(|a| !a.ip().to_canonical().is_loopback());
+    if reachable && d.loopback_users.contains(&d.user) {
+        tracing::warn!(
+            user = d.user,
+            "the default user can only connect via localhost (defaults.loopback_users)"
+        );
     }
 }

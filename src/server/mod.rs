@@ -187,6 +187,7 @@ impl Server {
             definitions_file::load(&broker, config.load_definitions.as_ref())?;
         }
         bootstrap(&broker, &config)?;
+        auth::tell_differences(&broker, &config);
         // After what is there: limits are for what clients add.
         limit(broker.node_account(), &config.protocol);
         let stop = CancellationToken::new();

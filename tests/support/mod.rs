@@ -85,6 +85,21 @@ impl Client {
 
     /// `heartbeat` in seconds.
     pub fn login_with(&mut self, frame_max: u32, heartbeat: u16) -> std::io::Result<()> {
+        self.shake_hands("guest", "guest", frame_max, heartbeat)
+    }
+
+    /// As this user.
+    pub fn log_in_as(&mut self, user: &str, password: &str) -> std::io::Result<()> {
+        self.shake_hands(user, password, 131_072, 0)
+    }
+
+    fn shake_hands(
+        &mut self,
+        user: &str,
+        password: &str,
+        frame_max: u32,
+        heartbeat: u16,
+    ) -> std::io::Result<()> {
         self.socket.write_all(&frame::PROTOCOL_HEADER)?;
         self.expect(connection::Start::ID)?;
         let mut properties = FieldTable::new();
@@ -103,11 +118,15 @@ impl Client {
             &connection::StartOk {
                 client_properties: TableRef::unchecked(&properties),
                 mechanism: "PLAIN",
-                response: b"\0guest\0guest",
+                response: format!("\0{user}\0{password}").as_bytes(),
                 locale: "en_US",
             },
         )?;
-        self.expect(connection::Tune::ID)?;
+        let answer = self.next()?;
+        if answer.method().id() == connection::Close::ID {
+            return Err(std::io::ErrorKind::PermissionDenied.into());
+        }
+        assert_eq!(answer.method().id(), connection::Tune::ID);
         self.send(
             0,
             &connection::TuneOk {
