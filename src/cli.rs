@@ -1,9 +1,12 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::config::parse_address;
 
 /// A RabbitMQ-compatible AMQP 0-9-1 message broker.
 #[derive(Debug, Parser)]
@@ -27,18 +30,18 @@ pub struct Cli {
 pub struct Serve {
     /// Configuration file (TOML); see config/leveret.toml for all settings
     #[arg(long, value_name = "FILE", env = "LEVERET_CONFIG")]
-    pub config: Option<PathBuf>,
+    pub config: Option<OsString>,
     /// Folder for all data
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Listen for AMQP here (repeatable)
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub amqp: Vec<SocketAddr>,
     /// Listen for AMQP over TLS here (repeatable)
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub amqps: Vec<SocketAddr>,
     /// Serve Prometheus metrics here (repeatable)
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub prometheus: Vec<SocketAddr>,
     /// error, warn, info, debug, or a filter
     #[arg(long, value_name = "LEVEL")]
@@ -65,7 +68,7 @@ pub enum Command {
     CheckConfig {
         /// Configuration file (TOML)
         #[arg(long, value_name = "FILE", env = "LEVERET_CONFIG")]
-        config: Option<PathBuf>,
+        config: Option<OsString>,
     },
 }
 

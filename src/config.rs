@@ -3,11 +3,18 @@
 //! Later sources win: defaults, the TOML file, `LEVERET_<SECTION>_<KEY>` in the environment, the command
 //! line. What is unknown or does not fit is refused, with the place and what would be right.
 
+mod address;
+mod check;
+mod environment;
+
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use address::parse_address;
 
 /// A size in bytes: a number, or text such as `"64MiB"` or `"50MB"`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -156,10 +163,13 @@ section! {
 section! {
     /// `[listeners]`
     Listeners {
+        #[serde(deserialize_with = "address::addresses")]
         /// Plain AMQP. Loopback, so that nothing is exposed by accident.
         amqp: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 5672))],
+        #[serde(deserialize_with = "address::addresses")]
         /// AMQP over TLS; needs `[tls]`.
         amqps: Vec<SocketAddr> = Vec::new(),
+        #[serde(deserialize_with = "address::addresses")]
         /// Prometheus metrics.
         prometheus: Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 15692))],
     }
@@ -303,18 +313,25 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Prefix of variables in the environment.
-const PREFIX: &str = "LEVERET_";
+/// What was read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Variables of the environment that begin as ours and are no settings: perhaps misspelt.
+    pub strange: Vec<String>,
+}
 
 impl Config {
-    /// Reads the file, if one is given, and the environment.
+    /// Reads the file, if one is given, and the environment. What comes of it is not checked yet
+    /// ([`Config::check`]): the command line may change it.
     ///
     /// # Errors
     /// [`ConfigError`] names the file and line, or the variable.
     pub fn load(
         file: Option<&std::path::Path>,
-        environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Config, ConfigError> {
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Loaded, ConfigError> {
         let mut table = toml::Table::new();
         if let Some(path) = file {
             let shown = path.display();
@@ -324,32 +341,10 @@ impl Config {
             toml::from_str::<Config>(&text).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
             table = toml::from_str(&text).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
         }
-        let defaults =
-            toml::Table::try_from(Config::default()).map_err(|e| ConfigError(e.to_string()))?;
-        let known = leaves(&defaults);
-        for (name, text) in
-            environment.filter(|(name, _)| name.starts_with(PREFIX) && name != "LEVERET_CONFIG")
-        {
-            let leaf = known.iter().find(|(path, _)| variable(path) == name);
-            let Some((path, default)) = leaf else {
-                let names: Vec<String> = known.iter().map(|(path, _)| variable(path)).collect();
-                return Err(ConfigError(format!(
-                    "{name}: no such setting; there are {}",
-                    names.join(", ")
-                )));
-            };
-            let value = typed(&text, default).ok_or_else(|| {
-                ConfigError(format!("{name}: '{text}' is not {}", default.type_str()))
-            })?;
-            set(&mut table, path, value);
-            table
-                .clone()
-                .try_into::<Config>()
-                .map_err(|e| ConfigError(format!("{name}: {}", e.message())))?;
-        }
-        table
-            .try_into()
-            .map_err(|e: toml::de::Error| ConfigError(e.message().to_string()))
+        let strange = environment::apply(&mut table, environment)?;
+        let config = table.try_into();
+        let config = config.map_err(|e: toml::de::Error| ConfigError(e.message().to_string()))?;
+        Ok(Loaded { config, strange })
     }
 
     /// The folder for all data: as configured, or one of its own for this user.
@@ -366,56 +361,6 @@ impl Config {
     }
 }
 
-/// All settings with their paths and defaults.
-fn leaves(table: &toml::Table) -> Vec<(Vec<String>, toml::Value)> {
-    let mut out = Vec::new();
-    for (key, value) in table {
-        match value {
-            toml::Value::Table(inner) => {
-                out.extend(leaves(inner).into_iter().map(|(mut path, v)| {
-                    path.insert(0, key.clone());
-                    (path, v)
-                }));
-            }
-            leaf => out.push((vec![key.clone()], leaf.clone())),
-        }
-    }
-    out
-}
-
-fn variable(path: &[String]) -> String {
-    format!("{PREFIX}{}", path.join("_").to_uppercase())
-}
-
-/// Reads text as the type that the default has.
-fn typed(text: &str, default: &toml::Value) -> Option<toml::Value> {
-    Some(match default {
-        toml::Value::Integer(_) => toml::Value::Integer(text.parse().ok()?),
-        toml::Value::Float(_) => toml::Value::Float(text.parse().ok()?),
-        toml::Value::Boolean(_) => toml::Value::Boolean(text.parse().ok()?),
-        toml::Value::Array(_) => {
-            let items = text.split(',').map(str::trim).filter(|t| !t.is_empty());
-            toml::Value::Array(items.map(|t| toml::Value::String(t.into())).collect())
-        }
-        _ => toml::Value::String(text.into()),
-    })
-}
-
-fn set(table: &mut toml::Table, path: &[String], value: toml::Value) {
-    match path {
-        [] => {}
-        [key] => drop(table.insert(key.clone(), value)),
-        [section, rest @ ..] => {
-            let inner = table
-                .entry(section.clone())
-                .or_insert_with(|| toml::Value::Table(toml::Table::new()));
-            if let toml::Value::Table(inner) = inner {
-                set(inner, rest, value);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -425,10 +370,9 @@ mod tests {
     fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         file.write_all(text.as_bytes()).expect("written");
-        let environment = environment
-            .iter()
-            .map(|(a, b)| (a.to_string(), b.to_string()));
-        Config::load(Some(file.path()), environment)
+        let environment = environment.iter().map(|(a, b)| (a.into(), b.into()));
+        let loaded = Config::load(Some(file.path()), environment)?;
+        loaded.config.check().map(|()| loaded.config)
     }
 
     #[test]
@@ -447,7 +391,7 @@ mod tests {
         let config: Config = toml::from_str(&uncommented).expect("valid");
         assert_eq!(config, Config::default());
         let defaults = toml::Table::try_from(Config::default()).expect("a table");
-        for (path, _) in leaves(&defaults) {
+        for (path, _) in environment::leaves(&defaults) {
             let key = path.last().expect("a key");
             assert!(
                 uncommented.contains(&format!("\n{key} = ")),
@@ -488,13 +432,6 @@ mod tests {
             .expect_err("no size")
             .to_string();
         assert!(e.contains("line 2") && e.contains("64MiB"), "{e}");
-        let e = load("", &[("LEVERET_NONSENSE", "1")])
-            .expect_err("unknown")
-            .to_string();
-        assert!(
-            e.contains("LEVERET_NONSENSE") && e.contains("LEVERET_DATA_DIR"),
-            "{e}"
-        );
         let e = load("", &[("LEVERET_PROTOCOL_FRAME_MAX", "big")])
             .expect_err("no number")
             .to_string();
@@ -502,5 +439,175 @@ mod tests {
             e.contains("LEVERET_PROTOCOL_FRAME_MAX: 'big' is not integer"),
             "{e}"
         );
+    }
+
+    /// Every key with what nobody can use, and a word of what is said then.
+    const BAD: &[(&str, &[&str], &str)] = &[
+        ("worker_threads", &["-1", "100000", "\"x\""], ""),
+        (
+            "listeners.amqp",
+            &[
+                "[]",
+                "[\"here\"]",
+                "[\"127.0.0.1\"]",
+                "[70000]",
+                "\"127.0.0.1:1\"",
+                "[\"127.0.0.1:15692\"]",
+            ],
+            "",
+        ),
+        (
+            "listeners.amqps",
+            &["[\"127.0.0.1:5671\"]", "[\"x:y\"]"],
+            "",
+        ),
+        (
+            "listeners.prometheus",
+            &["[\"127.0.0.1:99999\"]", "[1.5]"],
+            "",
+        ),
+        ("defaults.user", &["\"\"", "LONG"], "1 to 255"),
+        ("defaults.pass", &["\"\""], "never logs in"),
+        ("defaults.vhost", &["\"\"", "LONG"], "1 to 255"),
+        ("defaults.loopback_users", &["\"guest\"", "[1]"], ""),
+        ("tls.cert", &["\"c.pem\""], "tls.key"),
+        ("tls.key", &["\"k.pem\""], "tls.cert"),
+        ("tls.client_ca", &["\"ca.pem\""], "tls.client_auth"),
+        (
+            "tls.client_auth",
+            &["\"optional\"", "\"required\"", "\"maybe\""],
+            "",
+        ),
+        ("tls.login_from", &["\"cn\""], "common_name"),
+        ("protocol.heartbeat_s", &["-1", "70000"], ""),
+        (
+            "protocol.frame_max",
+            &["100", "4095", "-1", "5000000000"],
+            "",
+        ),
+        ("protocol.channel_max", &["70000", "-1"], ""),
+        (
+            "protocol.handshake_timeout_ms",
+            &["0", "99", "9223372036854775807"],
+            "100 to 3600000 milliseconds",
+        ),
+        (
+            "protocol.write_timeout_ms",
+            &["0", "99", "9223372036854775807"],
+            "100 to 3600000 milliseconds",
+        ),
+        (
+            "protocol.max_message_bytes",
+            &["0", "\"4GiB\"", "\"1000GiB\""],
+            "1 to 2147483648 bytes",
+        ),
+        ("protocol.max_unauthenticated_connections", &["-1"], ""),
+        (
+            "protocol.max_unauthenticated_connections_per_address",
+            &["-1"],
+            "",
+        ),
+        ("protocol.max_connections", &["-1"], ""),
+        ("protocol.max_channels", &["-1"], ""),
+        ("protocol.max_queues", &["-1"], ""),
+        ("protocol.max_exchanges", &["-1"], ""),
+        ("protocol.consumers_per_channel", &["-1"], ""),
+        (
+            "protocol.consumer_timeout_ms",
+            &["-1", "9223372036854775807"],
+            "",
+        ),
+        ("protocol.product", &["LONG"], "255 octets"),
+        ("protocol.version", &["LONG"], "255 octets"),
+        ("protocol.cluster_name", &["LONG"], "255 octets"),
+        ("limits.inbox_deliveries", &["0", "4294967295"], "1 to"),
+        ("limits.inbox_bytes", &["0", "-1"], ""),
+        ("limits.unfinished_bytes", &["0", "\"1MiB\""], ""),
+        ("limits.output_bytes_max", &["0", "1"], "4096 to"),
+        ("limits.log_backlog_bytes", &["0", "1"], "4096 to"),
+        (
+            "memory.body_budget_bytes",
+            &["\"18446744073709551615\"", "\"lots\"", "-1"],
+            "bytes",
+        ),
+        (
+            "memory.high_watermark_relative",
+            &["nan", "-1.0", "0.0", "60", "60.0", "inf"],
+            "",
+        ),
+        (
+            "memory.high_watermark_bytes",
+            &["\"18446744073709551615\""],
+            "bytes",
+        ),
+        (
+            "disk.free_limit_bytes",
+            &["\"18446744073709551615\"", "\"5 %\""],
+            "bytes",
+        ),
+        (
+            "storage.segment_bytes",
+            &["0", "1000", "\"4GiB\""],
+            "1048576 to 2147483648 bytes",
+        ),
+        ("storage.durability", &["\"maybe\""], "fsync"),
+        (
+            "log.level",
+            &[
+                "\"\"",
+                "\"debgu\"",
+                "\"info,debgu\"",
+                "\"a=b=c\"",
+                "\"x=loud\"",
+            ],
+            "info,leveret",
+        ),
+        ("log.format", &["\"xml\""], "json"),
+    ];
+
+    #[test]
+    fn every_key_refuses_what_nobody_can_use() {
+        let defaults = toml::Table::try_from(Config::default()).expect("a table");
+        // Any text is a path.
+        let any = ["data_dir", "load_definitions"];
+        for (path, _) in environment::leaves(&defaults) {
+            let key = path.join(".");
+            assert!(
+                any.contains(&&*key) || BAD.iter().any(|(k, ..)| *k == key),
+                "{key}"
+            );
+        }
+        let long = format!("\"{}\"", "x".repeat(256));
+        for (key, values, word) in BAD {
+            for value in *values {
+                let value = if *value == "LONG" { &long } else { *value };
+                let why = load(&format!("{key} = {value}\n"), &[]);
+                let why = why.expect_err(&format!("{key} = {value}")).to_string();
+                let last = key.rsplit('.').next().expect("a key");
+                assert!(
+                    why.contains(word) && why.contains(last),
+                    "{key} = {value}: {why}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_somebody_can_use_is_taken() {
+        for text in [
+            "listeners.amqp = [5673, \"localhost:5672\", \"0.0.0.0:1\", \"[::]:1\"]",
+            "listeners.amqp = []\nlisteners.amqps = [5671]\ntls = {cert = \"c\", key = \"k\"}",
+            "protocol.frame_max = 0",
+            "protocol.frame_max = 4096",
+            "protocol.max_unauthenticated_connections = 0",
+            "protocol.max_message_bytes = \"2GiB\"\nlimits.unfinished_bytes = \"2GiB\"",
+            "memory.high_watermark_relative = 1.0",
+            "memory.body_budget_bytes = 0",
+            "storage.segment_bytes = \"2GiB\"",
+            "log.level = \"leveret::storage\"",
+            "log.level = \"Warn,sled=off\"",
+        ] {
+            assert!(load(text, &[]).is_ok(), "{text}: {:?}", load(text, &[]));
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! The `leveret` binary: arguments, configuration, server, exit code.
 
 use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use leveret::cli::{Cli, Command, Serve};
-use leveret::config::{Config, ConfigError, LogFormat};
+use leveret::config::{Config, ConfigError, Loaded, LogFormat};
 use leveret::password;
 use leveret::protocol::frame::PROTOCOL_HEADER;
 use leveret::server::Server;
@@ -31,8 +32,8 @@ fn main() -> ExitCode {
             config,
             ..Serve::default()
         })
-        .map(|_| true)
-        .map_err(|e| e.to_string()),
+        .map_err(|e| e.to_string())
+        .and_then(|c| check_config(&c).map_err(|e| e.to_string())),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -44,8 +45,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn configure(serve: &Serve) -> Result<Config, ConfigError> {
-    let mut config = Config::load(serve.config.as_deref(), std::env::vars())?;
+fn configure(serve: &Serve) -> Result<Loaded, ConfigError> {
+    // An empty variable is none.
+    let file = serve.config.as_ref().filter(|f| !f.is_empty());
+    let mut loaded = Config::load(file.map(Path::new), std::env::vars_os())?;
+    let config = &mut loaded.config;
     if let Some(dir) = &serve.data_dir {
         config.data_dir = dir.display().to_string();
     }
@@ -61,20 +65,30 @@ fn configure(serve: &Serve) -> Result<Config, ConfigError> {
     if let Some(level) = &serve.log_level {
         config.log.level.clone_from(level);
     }
-    let d = &mut config.defaults;
-    if let Ok(user) = std::env::var("RABBITMQ_DEFAULT_USER") {
-        d.user = user;
-    }
-    if let Ok(pass) = std::env::var("RABBITMQ_DEFAULT_PASS") {
-        d.pass = pass;
-    }
-    if let Ok(vhost) = std::env::var("RABBITMQ_DEFAULT_VHOST") {
-        d.vhost = vhost;
-    }
-    Ok(config)
+    config.check()?;
+    Ok(loaded)
 }
 
-fn serve(config: Config) -> std::io::Result<bool> {
+/// Says all that a start would say, but for what only a start can know: the data and the ports.
+fn check_config(loaded: &Loaded) -> std::io::Result<bool> {
+    // What is skipped in a definitions file is told as a log line.
+    logs(&loaded.config)?;
+    tell_strange(&loaded.strange);
+    Server::check(&loaded.config)?;
+    writeln!(std::io::stdout(), "the configuration is good")?;
+    Ok(true)
+}
+
+fn tell_strange(names: &[String]) {
+    for name in names {
+        tracing::warn!(
+            name,
+            "a variable of the environment that is no setting of Leveret's"
+        );
+    }
+}
+
+fn logs(config: &Config) -> std::io::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
         .map_err(|e| std::io::Error::other(format!("log.level: {e}")))?;
     let lines = tracing_subscriber::fmt()
@@ -85,6 +99,13 @@ fn serve(config: Config) -> std::io::Result<bool> {
         LogFormat::Human => lines.with_target(false).init(),
         LogFormat::Json => lines.json().init(),
     }
+    Ok(())
+}
+
+fn serve(loaded: Loaded) -> std::io::Result<bool> {
+    let Loaded { config, strange } = loaded;
+    logs(&config)?;
+    tell_strange(&strange);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if config.worker_threads > 0 {
         runtime.worker_threads(config.worker_threads);

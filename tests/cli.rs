@@ -5,6 +5,7 @@
 mod support;
 
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
@@ -132,8 +133,48 @@ fn a_configuration_that_does_not_do_is_refused_with_the_place() {
         "{}",
         said(&unknown)
     );
+    // What Kubernetes sets, a file that is none, and octets that are no text in others' variables.
+    let services = [
+        ("LEVERET_PORT", "tcp://10.0.0.1:5672"),
+        ("LEVERET_SERVICE_HOST", "10.0.0.1"),
+        ("LEVERET_MODEL_STEPS", "1"),
+        ("LEVERET_CONFIG", ""),
+    ];
+    let fine = Command::new(env!("CARGO_BIN_EXE_leveret"))
+        .arg("check-config")
+        .env_clear()
+        .envs(services)
+        .env("X", std::ffi::OsStr::from_bytes(b"\xff"))
+        .output()
+        .unwrap();
+    assert!(fine.status.success(), "{}", said(&fine));
+    assert!(said(&fine).contains("LEVERET_MODEL_STEPS"));
+    assert!(!said(&fine).contains("LEVERET_PORT"), "{}", said(&fine));
     let missing = leveret(&["--config", "/no/such/file.toml"], &[]);
     assert!(!missing.status.success() && said(&missing).contains("/no/such/file.toml"));
+}
+
+#[test]
+fn files_that_are_named_are_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("leveret.toml");
+    let bad = dir.path().join("bad");
+    std::fs::write(&bad, "{").unwrap();
+    let bad = bad.to_str().unwrap();
+    for (text, what) in [
+        ("load_definitions = \"/no/such.json\"", "/no/such.json"),
+        (&format!("load_definitions = {bad:?}"), bad),
+        (
+            "[tls]\ncert = \"/no/cert.pem\"\nkey = \"/no/key.pem\"",
+            "/no/cert.pem",
+        ),
+        (&format!("[tls]\ncert = {bad:?}\nkey = {bad:?}"), bad),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let refused = leveret(&["check-config", "--config", file.to_str().unwrap()], &[]);
+        assert!(!refused.status.success(), "{text}");
+        assert!(said(&refused).contains(what), "{text}: {}", said(&refused));
+    }
 }
 
 #[test]

@@ -39,6 +39,7 @@ use crate::clock;
 use crate::config::{Config, Durability, Protocol};
 use crate::definitions_file;
 use crate::password;
+use crate::storage::memory::MemoryLog;
 use crate::storage::{self, LogOptions, SegmentedLog};
 use crate::sync::Mutex;
 
@@ -154,12 +155,29 @@ fn told(what: String) -> impl FnOnce(io::Error) -> io::Error {
 const PAGE_CACHE_ONE_IN: u64 = 4;
 
 impl Server {
+    /// Looks at the files that a start would read: certificates and definitions.
+    ///
+    /// # Errors
+    /// What a start would fail with.
+    pub fn check(config: &Config) -> io::Result<()> {
+        if !config.tls.cert.is_empty() {
+            TlsReloader::new(&config.tls)?;
+        }
+        if !config.load_definitions.is_empty() {
+            let (broker, _) = Broker::new(MemoryLog::new(), &[])
+                .map_err(|(what, why)| io::Error::other(format!("{what}: {why}")))?;
+            definitions_file::load(&broker, config.load_definitions.as_ref())?;
+        }
+        Ok(())
+    }
+
     /// Recovers what the data folder has, and starts to listen.
     ///
     /// # Errors
     /// Signals cannot be received, the folder is in use, an address is taken, a certificate or the definitions file does not do.
     pub async fn start(config: Config) -> io::Result<Server> {
         let signals = Signals::receive()?;
+        config.check().map_err(io::Error::other)?;
         let descriptors = Descriptors::raise();
         residency::set_budget(config.memory.body_budget_bytes.0);
         let mut options = LogOptions::new(&config.data_dir());
@@ -194,11 +212,6 @@ impl Server {
         workers::start(&broker, &stop)?;
         broker.recover_messages(|known, each| log.recover(known, each), clock::now());
         let tls = match config.tls.cert.is_empty() {
-            true if !config.listeners.amqps.is_empty() => {
-                return Err(io::Error::other(
-                    "listeners.amqps needs tls.cert and tls.key",
-                ));
-            }
             true => None,
             false => Some(Arc::new(TlsReloader::new(&config.tls)?)),
         };
