@@ -186,6 +186,10 @@ section! {
         vhost: String = "/".into(),
         /// Users that may log in from this machine only.
         loopback_users: Vec<String> = vec!["guest".into()],
+        /// The user that the mechanism ANONYMOUS logs in as; `none`: it is not offered.
+        anonymous_login_user: String = "guest".into(),
+        /// The password it logs in with.
+        anonymous_login_pass: String = "guest".into(),
     }
 }
 

@@ -31,6 +31,11 @@ fn said(output: &Output) -> String {
 
 /// Logs in with these credentials; the reply code if that is refused.
 fn login(broker: &Broker, user: &str, password: &str, vhost: &str) -> Result<(), u16> {
+    login_by(broker, "PLAIN", &format!("\0{user}\0{password}"), vhost)
+}
+
+/// The same by a mechanism and what it says.
+fn login_by(broker: &Broker, mechanism: &str, response: &str, vhost: &str) -> Result<(), u16> {
     let mut c = Client::raw(broker.address).unwrap();
     c.socket.write_all(&PROTOCOL_HEADER).unwrap();
     c.expect(connection::Start::ID).unwrap();
@@ -39,10 +44,9 @@ fn login(broker: &Broker, user: &str, password: &str, vhost: &str) -> Result<(),
     let mut properties = FieldTable::new();
     properties.insert("capabilities", capabilities);
     let properties = properties.to_bytes();
-    let response = format!("\0{user}\0{password}");
     let start_ok = connection::StartOk {
         client_properties: TableRef::unchecked(&properties),
-        mechanism: "PLAIN",
+        mechanism,
         response: response.as_bytes(),
         locale: "en_US",
     };
@@ -248,6 +252,34 @@ fn the_environment_wins_over_the_file_and_arguments_over_both() {
     ] {
         assert!(page.contains(name), "{name}: {page}");
     }
+}
+
+#[test]
+fn anonymous_is_the_configured_user_with_the_configured_password_or_nobody() {
+    let anonymous = |environment: &[(&str, &str)]| {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = Broker::start(dir.path(), environment);
+        let mut c = Client::raw(broker.address).unwrap();
+        c.socket.write_all(&PROTOCOL_HEADER).unwrap();
+        let f = c.expect(connection::Start::ID).unwrap();
+        let Method::ConnectionStart(start) = f.method() else {
+            unreachable!()
+        };
+        let offered = String::from_utf8_lossy(start.mechanisms).contains("ANONYMOUS");
+        offered.then(|| login_by(&broker, "ANONYMOUS", "", "/"))
+    };
+    assert_eq!(anonymous(&[]), Some(Ok(())));
+    assert_eq!(
+        anonymous(&[("LEVERET_DEFAULTS_PASS", "other")]),
+        Some(Err(403))
+    );
+    let app = [
+        ("LEVERET_DEFAULTS_PASS", "other"),
+        ("LEVERET_DEFAULTS_ANONYMOUS_LOGIN_PASS", "other"),
+    ];
+    assert_eq!(anonymous(&app), Some(Ok(())));
+    let off = [("LEVERET_DEFAULTS_ANONYMOUS_LOGIN_USER", "none")];
+    assert_eq!(anonymous(&off), None);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::channel::Unacked;
 use super::connection::{Connection, Wait};
 use super::errors::{self, Exception};
-use super::publish::REPLY_TO;
+use super::reply_address::{self, REPLY_TO};
 use crate::broker::ReplyTarget;
 use crate::broker::access::Permission;
 use crate::broker::arguments::{ConsumerSettings, QueueType};
@@ -209,7 +209,7 @@ impl Connection {
             credited: false,
         };
         let key = self.consumers.add(consumer);
-        let name = generated_name("amq.rabbitmq.reply-to.");
+        let name = reply_address::fresh(self.id.0, key.slot);
         self.broker.add_reply_target(
             &name,
             ReplyTarget {

@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::errors::{self, Exception};
-use super::publish::REPLY_TO;
+use super::reply_address::REPLY_TO;
 use crate::broker::access::Permission;
 use crate::broker::arguments::QueueType;
 use crate::broker::detour;

@@ -1,13 +1,13 @@
 //! From the protocol header to `connection.open-ok`.
 
 use super::connection::{Connection, Phase};
+use super::credentials::{Credentials, amqplain, mechanisms, plain};
 use super::errors::Exception;
-use super::settings::Login;
+use super::settings::{Login, Refused};
 use crate::protocol::field_table::{FieldTable, FieldValue, TableRef};
 use crate::protocol::frame::{FRAME_MIN_SIZE, PROTOCOL_HEADER, ProtocolHeader};
 use crate::protocol::methods::{Method, MethodId, connection};
 use crate::protocol::reply_code::{HardCode, SoftCode, reply_text};
-use crate::protocol::wire::{Octets, Reader};
 
 /// Leveret's own version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -15,9 +15,6 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How long a refused client without `authentication_failure_close` is kept waiting, milliseconds:
 /// it slows down guessing, as in RabbitMQ.
 const SILENT_CLOSE_DELAY_MS: u64 = 3_000;
-
-/// Mechanisms in the order we prefer them, for who has shown no certificate, and for who has.
-const MECHANISMS: [&[u8]; 2] = [b"PLAIN AMQPLAIN", b"PLAIN AMQPLAIN EXTERNAL"];
 
 /// What we tell every client we can do.
 const CAPABILITIES: [&str; 9] = [
@@ -41,11 +38,13 @@ impl Connection {
             return 0;
         }
         let properties = self.server_properties().to_bytes();
+        let anonymous = self.settings.anonymous.is_some();
+        let mechanisms = mechanisms(anonymous, self.certified.is_some());
         let start = connection::Start {
             version_major: 0,
             version_minor: 9,
             server_properties: TableRef::unchecked(&properties),
-            mechanisms: MECHANISMS[usize::from(self.certified.is_some())],
+            mechanisms: mechanisms.as_bytes(),
             locales: b"en_US",
         };
         self.send(0, &start);
@@ -106,23 +105,34 @@ impl Connection {
         {
             self.peer.name = name.to_string();
         }
-        let (user, password) = match m.mechanism {
-            "PLAIN" => plain(m.response)?,
-            "AMQPLAIN" => amqplain(m.response)?,
-            "EXTERNAL" if self.certified.is_some() => {
-                (self.certified.clone().unwrap_or_default(), None)
-            }
-            other => {
-                let text = format!("unknown authentication mechanism '{other}'");
-                return Err(Exception::hard(HardCode::COMMAND_INVALID, text));
-            }
+        let Credentials { user, password } =
+            match (m.mechanism, &self.settings.anonymous, &self.certified) {
+                ("PLAIN", ..) => plain(m.response)?,
+                ("AMQPLAIN", ..) => amqplain(m.response)?,
+                // Whatever the client says of itself.
+                ("ANONYMOUS", Some(login), _) => Credentials {
+                    user: login.user.clone().into_bytes(),
+                    password: Some(login.password.clone().into_bytes()),
+                },
+                ("EXTERNAL", _, Some(user)) => Credentials {
+                    user: user.clone().into_bytes(),
+                    password: None,
+                },
+                (other, ..) => {
+                    let text = format!("unknown authentication mechanism '{other}'");
+                    return Err(Exception::hard(HardCode::COMMAND_INVALID, text));
+                }
+            };
+        let checked = match std::str::from_utf8(&user) {
+            Ok(user) => self.authenticator.authenticate(&Login {
+                user,
+                password: password.as_deref(),
+                peer: self.peer.address,
+            }),
+            Err(_) => Err(Refused("no user's name is other than UTF-8".into())),
         };
-        let login = Login {
-            user: &user,
-            password: password.as_deref(),
-            peer: self.peer.address,
-        };
-        if let Err(refused) = self.authenticator.authenticate(&login) {
+        let user = String::from_utf8_lossy(&user).into_owned();
+        if let Err(refused) = checked {
             tracing::warn!(user, peer = ?self.peer.address, mechanism = m.mechanism, reason = refused.0, "login refused");
             self.refuse_login(m.mechanism);
             return Ok(());
@@ -253,63 +263,9 @@ impl Connection {
         Ok(())
     }
 
-    /// `connection.update-secret`: the password is checked again, for the same user.
-    pub(super) fn update_secret(
-        &mut self,
-        m: &connection::UpdateSecret<'_>,
-    ) -> Result<(), Exception> {
-        let user = self.peer.user.clone();
-        let login = Login {
-            user: &user,
-            password: Some(m.new_secret),
-            peer: self.peer.address,
-        };
-        if self.authenticator.authenticate(&login).is_err() {
-            let text = "New secret was refused by one of the backends";
-            return Err(Exception::hard(HardCode::NOT_ALLOWED, text));
-        }
+    /// `connection.update-secret`: any is taken, as by RabbitMQ's internal users. A secret with a lifetime,
+    /// which this is for, does not exist here.
+    pub(super) fn update_secret(&mut self) {
         self.send(0, &connection::UpdateSecretOk);
-        Ok(())
-    }
-}
-
-/// User and password; no password where a certificate proved the user.
-type Credentials = (String, Option<Vec<u8>>);
-
-/// `authzid NUL user NUL password`
-fn plain(response: &[u8]) -> Result<Credentials, Exception> {
-    let mut parts = response.splitn(3, |b| *b == 0);
-    if let (Some(_), Some(user), Some(password)) = (parts.next(), parts.next(), parts.next())
-        && let Ok(user) = std::str::from_utf8(user)
-    {
-        return Ok((user.to_string(), Some(password.to_vec())));
-    }
-    let text = format!("response {} invalid", Octets::of(response));
-    Err(Exception::hard(HardCode::SYNTAX_ERROR, text))
-}
-
-/// A field table without its length, with LOGIN and PASSWORD.
-fn amqplain(response: &[u8]) -> Result<Credentials, Exception> {
-    // Some clients send the length, too.
-    let table = FieldTable::parse(response).ok().or_else(|| {
-        Reader::new(response)
-            .long_str()
-            .ok()
-            .and_then(|inner| FieldTable::parse(inner).ok())
-    });
-    let table = table.unwrap_or_default();
-    match (table.get("LOGIN"), table.get("PASSWORD")) {
-        (Some(FieldValue::LongStr(user)), Some(FieldValue::LongStr(password))) => Ok((
-            String::from_utf8_lossy(user).into_owned(),
-            Some(password.clone()),
-        )),
-        _ => {
-            let fields: Vec<&str> = table.iter().map(|(name, _)| name).collect();
-            let text = format!(
-                "AMQPLAIN auth info [{}] is missing LOGIN or PASSWORD field",
-                fields.join(",")
-            );
-            Err(Exception::hard(HardCode::SYNTAX_ERROR, text))
-        }
     }
 }

@@ -7,6 +7,7 @@ use super::assembly::{Assembly, Stage};
 use super::connection::{Connection, not_open};
 use super::errors::{self, Exception};
 use super::publish_once::Once;
+use super::reply_address::REPLY_TO;
 use super::tx::TxPublish;
 use crate::broker::access::Permission;
 use crate::broker::arguments::parse_expiration;
@@ -25,9 +26,6 @@ use crate::protocol::reply_code::{HardCode, SoftCode};
 /// No body is larger than this, whatever is configured: lengths are kept in 32 bits, and RabbitMQ
 /// draws the same line.
 pub const BODY_HARD_MAX: u64 = 512 << 20;
-
-/// Pseudo-queue of direct reply-to.
-pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// The body of a publish.
 enum Body<'a> {

@@ -28,6 +28,8 @@ pub struct SessionSettings {
     pub consumer_timeout_ms: u64,
     /// Output waiting to be written above which frames of this connection are not processed, bytes.
     pub output_bytes_max: usize,
+    /// The user that the mechanism ANONYMOUS logs in as; none: it is not offered.
+    pub anonymous: Option<AnonymousLogin>,
     /// `product` in the server properties.
     pub product: String,
     /// `version` in the server properties.
@@ -48,6 +50,7 @@ impl Default for SessionSettings {
             consumers_per_channel: 0,
             consumer_timeout_ms: 0,
             output_bytes_max: 4 << 20,
+            anonymous: AnonymousLogin::of("guest", "guest"),
             product: "RabbitMQ".into(),
             version: "4.3.0".into(),
             cluster_name: "leveret".into(),
@@ -63,6 +66,27 @@ impl SessionSettings {
     pub fn unfinished_bytes_max(&self) -> u64 {
         let one = self.max_message_bytes + BESIDE_BODY_BYTES;
         self.unfinished_bytes.max(one)
+    }
+}
+
+/// With what a client logs in that says nothing of itself. The password has to be the user's: whoever
+/// changes it has closed this door, too.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AnonymousLogin {
+    /// User name.
+    pub user: String,
+    /// Password.
+    pub password: String,
+}
+
+impl AnonymousLogin {
+    /// None for the user `none`, which is how RabbitMQ switches it off, and for no user.
+    pub fn of(user: &str, password: &str) -> Option<AnonymousLogin> {
+        let given = !matches!(user, "" | "none");
+        given.then(|| AnonymousLogin {
+            user: user.into(),
+            password: password.into(),
+        })
     }
 }
 

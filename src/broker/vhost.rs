@@ -206,12 +206,17 @@ pub fn clean_name(name: &str) -> String {
 
 /// A fresh name: `prefix` and 22 characters of base64url.
 pub fn generated_name(prefix: &str) -> String {
-    let mut random = [0u8; 16];
-    getrandom::fill(&mut random).expect("the system has randomness");
+    let mut octets = [0u8; 16];
+    random(&mut octets);
     format!(
         "{prefix}{}",
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random)
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(octets)
     )
+}
+
+/// Fills what makes a name one that nobody can guess.
+pub(crate) fn random(octets: &mut [u8]) {
+    getrandom::fill(octets).expect("the system has randomness");
 }
 
 impl Vhost {

@@ -29,7 +29,7 @@ use self::admission::{Admission, Refusal, bind};
 use self::descriptors::Descriptors;
 use self::inbox::Inbox;
 use self::tls::TlsReloader;
-use crate::amqp::settings::{SessionSettings, SharedAuthenticator};
+use crate::amqp::settings::{AnonymousLogin, SessionSettings, SharedAuthenticator};
 use crate::broker::Broker;
 use crate::broker::access::User;
 use crate::broker::limits::Account;
@@ -226,6 +226,10 @@ impl Server {
             consumers_per_channel: p.consumers_per_channel,
             consumer_timeout_ms: p.consumer_timeout_ms,
             output_bytes_max: config.limits.output_bytes_max.0 as usize,
+            anonymous: AnonymousLogin::of(
+                &config.defaults.anonymous_login_user,
+                &config.defaults.anonymous_login_pass,
+            ),
             product: p.product.clone(),
             version: p.version.clone(),
             cluster_name: p.cluster_name.clone(),

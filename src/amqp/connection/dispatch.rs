@@ -115,7 +115,10 @@ impl Connection {
                 self.phase = Phase::Closed { until };
                 Ok(())
             }
-            Method::ConnectionUpdateSecret(m) => self.update_secret(m),
+            Method::ConnectionUpdateSecret(_) => {
+                self.update_secret();
+                Ok(())
+            }
             _ => Err(Exception::hard(
                 HardCode::CHANNEL_ERROR,
                 "unexpected method in connection state running",
