@@ -110,7 +110,7 @@ impl Round {
                 expires_at: expires_at(self.number),
                 priority: 0,
                 reserved: false,
-                redelivered: false,
+                delivery_count: 0,
             });
         }
         self.queue.enqueue(&mut self.incoming, 1, &mut self.fx);
@@ -159,7 +159,7 @@ fn main() {
                 expires_at,
                 priority: 0,
                 reserved: false,
-                redelivered: false,
+                delivery_count: 0,
             };
             let mut all: Vec<_> = (1..=waiting).map(|n| one(n, u64::MAX)).collect();
             q.enqueue(&mut all, 1, &mut fx);

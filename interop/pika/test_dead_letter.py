@@ -57,8 +57,8 @@ def test_a_rejected_message_tells_its_death_exactly(channel, source, rest, excha
     channel.basic_reject(method.delivery_tag, requeue=False)
     method, properties, body = take(channel, rest[1])
 
-    # Whether it counts as redelivered is left open: in RabbitMQ that depends on how the consumer had got it.
-    assert (method.exchange, method.routing_key, body) == (rest[0], "key", b"body")
+    # A rejection is a failed delivery.
+    assert (method.exchange, method.routing_key, method.redelivered, body) == (rest[0], "key", True, b"body")
     assert (properties.content_type, properties.delivery_mode, properties.priority) == ("text/plain", 2, 3)
     headers = dict(properties.headers)
     [death] = headers.pop("x-death")

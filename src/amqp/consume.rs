@@ -375,7 +375,7 @@ impl Connection {
                     message_count: u32::try_from(left).unwrap_or(u32::MAX),
                 };
                 self.send(number, &ok);
-                let counted = delivery.entry.counted_properties(message);
+                let counted = delivery.entry.counted_properties(message, &queue);
                 let properties = counted.as_deref().unwrap_or(message.properties());
                 self.output
                     .content(number, properties, message, self.frame_max);
@@ -428,7 +428,8 @@ impl Connection {
                 exchange: message.exchange(),
                 routing_key: message.routing_key(),
             };
-            let returned = d.entry.counted_properties(message);
+            let queue = consumer.queue.as_ref().map(|(queue, _)| queue);
+            let returned = queue.and_then(|queue| d.entry.counted_properties(message, queue));
             let properties = returned.as_deref().unwrap_or(message.properties());
             output.deliver(&head, properties, message, *frame_max);
             counted.redelivered += u64::from(d.entry.redelivered);

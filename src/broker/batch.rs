@@ -61,8 +61,8 @@ pub struct Batch {
     spilled: bool,
     /// A queue that was published to, and whose consumers are behind.
     behind: Option<Arc<Queue>>,
-    /// What is published now was delivered before.
-    redelivered: bool,
+    /// Deliveries that failed of what is published now, in the queues where it was before.
+    delivery_count: u16,
     /// Room for what is published now was promised by its queues.
     promised: bool,
     /// The position of the next flush is behind everything in the log.
@@ -109,7 +109,7 @@ impl Batch {
                 if self.refused.last() != Some(&number) {
                     self.refused.push(number);
                 }
-                self.fx.refuse(queue, &message);
+                self.fx.refuse(queue, &message, self.delivery_count);
                 continue;
             }
             let durable = queue.keeps(&message);
@@ -137,13 +137,13 @@ impl Batch {
                     queue: queue.id(),
                     expires_at,
                     priority,
-                    delivery_count: 0,
+                    delivery_count: self.delivery_count,
                 });
                 MessageId(self.records.publishes.len() as u64)
             } else {
                 MessageId::NONE
             };
-            let redelivered = self.redelivered;
+            let delivery_count = self.delivery_count;
             let group = self.group(queue);
             group.incoming.push(Incoming {
                 message,
@@ -151,26 +151,32 @@ impl Batch {
                 expires_at,
                 priority,
                 reserved,
-                redelivered,
+                delivery_count,
             });
         }
         (number, logged)
     }
 
-    /// Adds a dead letter. In RabbitMQ it is still redelivered if it was delivered before it died.
-    /// `promised`: its queues have room for it, see [`promise`].
+    /// Adds a dead letter. `promised`: its queues have room for it, see [`promise`].
     pub fn publish_dead(
         &mut self,
         message: &Message,
         queues: &[Arc<Queue>],
         priority: Option<u8>,
-        redelivered: bool,
         promised: bool,
         now: u64,
     ) {
-        (self.redelivered, self.promised) = (redelivered, promised);
+        self.promised = promised;
         self.publish(message.clone(), queues, None, priority, now);
-        (self.redelivered, self.promised) = (false, false);
+        self.promised = false;
+    }
+
+    /// What `work` publishes was in a queue before, where this many of its deliveries failed. If any
+    /// did, it is redelivered in the next queue, too, as in RabbitMQ.
+    pub fn counting_on(&mut self, delivery_count: u16, work: impl FnOnce(&mut Batch)) {
+        self.delivery_count = delivery_count;
+        work(self);
+        self.delivery_count = 0;
     }
 
     /// Adds what the store has to know beside what is published.

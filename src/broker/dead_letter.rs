@@ -36,7 +36,9 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
         return true;
     };
     if info.delays.is_some() {
-        release(batch, &vhost, message, now);
+        batch.counting_on(dead.entry.delivery_count, |batch| {
+            release(batch, &vhost, message, now);
+        });
         return true;
     }
     let mut properties = Properties::from(PropertiesRef::unchecked(message.properties()));
@@ -67,20 +69,16 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
         return false;
     }
     found.queues.retain(|q| !is_cycle(&deaths, &q.info().name));
-    if !found.queues.is_empty() {
-        let delivered = dead.entry.redelivered
-            || matches!(
-                dead.reason,
-                DeathReason::Rejected | DeathReason::DeliveryLimit
-            );
-        let priority = properties.priority;
-        let to_all = info.settings.at_least_once;
-        if to_all && !promise(&found.queues, reborn.body_len()) {
-            return false;
-        }
-        batch.publish_dead(&reborn, &found.queues, priority, delivered, to_all, now);
+    let to_all = info.settings.at_least_once;
+    if to_all && !promise(&found.queues, reborn.body_len()) {
+        return false;
     }
-    detour::follow(batch, &found.detours, &reborn, now);
+    batch.counting_on(dead.entry.delivery_count, |batch| {
+        if !found.queues.is_empty() {
+            batch.publish_dead(&reborn, &found.queues, properties.priority, to_all, now);
+        }
+        detour::follow(batch, &found.detours, &reborn, now);
+    });
     true
 }
 

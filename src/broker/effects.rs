@@ -95,7 +95,7 @@ impl Effects {
     }
 
     /// A queue with `reject-publish-dlx` dead-letters what it refuses.
-    pub(super) fn refuse(&mut self, queue: &Arc<Queue>, message: &Message) {
+    pub(super) fn refuse(&mut self, queue: &Arc<Queue>, message: &Message, delivery_count: u16) {
         let settings = &queue.info().settings;
         if settings.overflow != Overflow::RejectPublishDlx || settings.dead_letter.is_none() {
             return;
@@ -106,7 +106,7 @@ impl Effects {
             message: Some(message.clone()),
             expires_at: 0,
             body_len: message.body_len(),
-            delivery_count: 0,
+            delivery_count,
             acquired_count: 0,
             priority: 0,
             redelivered: false,

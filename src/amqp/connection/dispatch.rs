@@ -175,7 +175,7 @@ impl Connection {
                 let how = if m.requeue {
                     Settle::Fail
                 } else {
-                    Settle::Discard
+                    Settle::Reject
                 };
                 return self.settle(number, m.delivery_tag, false, how);
             }

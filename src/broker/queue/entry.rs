@@ -1,5 +1,7 @@
 //! A queue's copy of a message.
 
+use super::Queue;
+use crate::broker::arguments::QueueType;
 use crate::broker::message::Message;
 use crate::broker::ports::MessageId;
 use crate::protocol::properties::{Properties, PropertiesRef};
@@ -20,10 +22,10 @@ pub struct Entry {
     pub expires_at: u64,
     /// Length of the body in bytes.
     pub body_len: u32,
-    /// Deliveries of a quorum queue's message that failed: rejected with requeue, or the consumer
-    /// was lost; saturating. `x-delivery-count`.
+    /// Deliveries that failed: rejected, or the consumer was lost; saturating. A dead letter goes on
+    /// counting where the queue before stopped. Quorum queues show it (`x-delivery-count`) and limit it.
     pub delivery_count: u16,
-    /// Deliveries of a quorum queue's message that ended in any return; saturating.
+    /// Deliveries of a quorum queue's message that ended in any return to this queue; saturating.
     /// `x-acquired-count`.
     pub acquired_count: u16,
     /// Priority level.
@@ -33,15 +35,27 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The properties to deliver the message with, where its own do not do: a quorum queue tells in
-    /// the headers how often it was acquired, and how often that failed.
-    pub fn counted_properties(&self, message: &Message) -> Option<Vec<u8>> {
-        if self.acquired_count == 0 {
+    /// One more delivery failed.
+    pub fn count_failure(&mut self) {
+        self.delivery_count = self.delivery_count.saturating_add(1);
+    }
+
+    /// The properties to deliver the message with from this queue, where its own do not do: a quorum
+    /// queue tells in the headers how often it was acquired, and how often that failed. Of what failed
+    /// in queues before, it takes that both are the same.
+    pub fn counted_properties(&self, message: &Message, queue: &Queue) -> Option<Vec<u8>> {
+        if self.acquired_count == 0 && self.delivery_count == 0
+            || queue.info().settings.queue_type != QueueType::Quorum
+        {
             return None;
         }
+        let acquired = match self.acquired_count {
+            0 => self.delivery_count,
+            n => n,
+        };
         let mut properties = Properties::from(PropertiesRef::unchecked(message.properties()));
         let headers = properties.headers.get_or_insert_default();
-        headers.insert("x-acquired-count", i64::from(self.acquired_count));
+        headers.insert("x-acquired-count", i64::from(acquired));
         if self.delivery_count > 0 {
             headers.insert("x-delivery-count", i64::from(self.delivery_count));
         }
@@ -68,6 +82,6 @@ pub struct Incoming {
     pub priority: u8,
     /// Room was reserved for it (see [`super::Queue::reserve`]).
     pub reserved: bool,
-    /// It was delivered before it was dead-lettered.
-    pub redelivered: bool,
+    /// Deliveries that failed before it was dead-lettered to here.
+    pub delivery_count: u16,
 }

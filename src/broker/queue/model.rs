@@ -241,6 +241,8 @@ impl World {
         let most = self.settings().max_length.unwrap_or(u64::MAX) as usize;
         for _ in 0..n {
             let mut m = incoming(self.last + 1, priority, expires_at);
+            // Some were dead-lettered to here.
+            m.delivery_count = r.below(12).saturating_sub(8) as u16;
             if self.q.may_refuse() {
                 let takes = self
                     .takers
@@ -261,8 +263,8 @@ impl World {
             self.last += 1;
             let copy = Copy {
                 expires_at,
-                redelivered: false,
-                failed: 0,
+                redelivered: m.delivery_count > 0,
+                failed: m.delivery_count,
             };
             self.ready.insert((level, self.last), copy);
             batch.push(m);
@@ -335,8 +337,13 @@ impl World {
         if self.held.is_empty() {
             return "nothing to settle".into();
         }
-        let how =
-            [Settle::Ack, Settle::Requeue, Settle::Fail, Settle::Discard][r.below(4) as usize];
+        let how = [
+            Settle::Ack,
+            Settle::Requeue,
+            Settle::Fail,
+            Settle::Discard,
+            Settle::Reject,
+        ][r.below(5) as usize];
         let all: Vec<u64> = self.held.keys().copied().collect();
         let first = r.below(all.len() as u64) as usize;
         let n = if r.one_in(3) {
@@ -351,11 +358,13 @@ impl World {
             refs.push(held.at);
             match how {
                 Settle::Ack => drop(self.ended.insert(*n, End::Done)),
-                Settle::Discard => drop(self.ended.insert(*n, End::Dead("rejected"))),
+                Settle::Discard | Settle::Reject => {
+                    self.ended.insert(*n, End::Dead("rejected"));
+                }
                 Settle::Requeue | Settle::Fail => self.come_back(*n, &held, how),
             }
         }
-        if matches!(how, Settle::Ack | Settle::Discard) {
+        if matches!(how, Settle::Ack | Settle::Discard | Settle::Reject) {
             self.stale.extend(&refs);
         }
         self.q.settle(&refs, how, self.now, fx);
@@ -401,9 +410,11 @@ impl World {
         let mut copy = held.copy;
         copy.redelivered = true;
         let s = self.settings();
-        if s.queue_type == QueueType::Quorum && how == Settle::Fail {
+        if how == Settle::Fail {
             copy.failed += 1;
-            if s.delivery_limit.is_some_and(|limit| copy.failed > limit) {
+            if s.queue_type == QueueType::Quorum
+                && s.delivery_limit.is_some_and(|limit| copy.failed > limit)
+            {
                 self.ended.insert(n, End::Dead("delivery_limit"));
                 return;
             }

@@ -68,8 +68,10 @@ pub enum Settle {
     /// `basic.reject` with requeue, or the channel is gone: back to its place, and in a quorum queue
     /// one step nearer to the delivery limit.
     Fail,
-    /// `basic.reject` or `basic.nack` without requeue: dead-lettered or dropped.
+    /// `basic.nack` without requeue: dead-lettered or dropped.
     Discard,
+    /// `basic.reject` without requeue: the same, and it counts as a failed delivery.
+    Reject,
 }
 
 /// A delivery named by the one who settles it.
@@ -186,10 +188,10 @@ impl QueueState {
                 message: Some(m.message),
                 expires_at: m.expires_at,
                 body_len,
-                delivery_count: 0,
+                delivery_count: m.delivery_count,
                 acquired_count: 0,
                 priority,
-                redelivered: m.redelivered,
+                redelivered: m.delivery_count > 0,
             };
             self.push(entry);
         }
@@ -248,8 +250,8 @@ impl QueueState {
             count: run.count,
             body_len: run.body_len,
             delivery_count: run.target.delivery_count,
-            acquired_count: run.target.delivery_count,
-            redelivered: run.redelivered,
+            acquired_count: 0,
+            redelivered: run.redelivered || run.target.delivery_count > 0,
         });
     }
 

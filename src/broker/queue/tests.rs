@@ -93,7 +93,7 @@ pub(super) fn number(entry: &Entry) -> u64 {
 
 pub(super) fn incoming(number: u64, priority: u8, expires_at: u64) -> Incoming {
     Incoming {
-        redelivered: false,
+        delivery_count: 0,
         message: message(number),
         id: MessageId(number),
         expires_at,

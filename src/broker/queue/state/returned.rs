@@ -58,18 +58,19 @@ impl QueueState {
     pub(super) fn come_back(&mut self, mut entry: Entry, how: Settle, cx: &mut Cx<'_>) {
         entry.redelivered = true;
         let settings = &cx.queue.info.settings;
+        let failed = how == Settle::Fail;
+        if failed {
+            entry.count_failure();
+        }
         if settings.queue_type != QueueType::Quorum {
             return self.requeue(entry, cx);
         }
-        let failed = how == Settle::Fail;
         entry.acquired_count = entry.acquired_count.saturating_add(1);
-        if failed {
-            entry.delivery_count = entry.delivery_count.saturating_add(1);
-            if let Some(limit) = settings.delivery_limit
-                && entry.delivery_count > limit
-            {
-                return self.die(entry, DeathReason::DeliveryLimit, cx);
-            }
+        if failed
+            && let Some(limit) = settings.delivery_limit
+            && entry.delivery_count > limit
+        {
+            return self.die(entry, DeathReason::DeliveryLimit, cx);
         }
         let delay = settings.delayed_retry.delay(failed, entry.delivery_count);
         let retry_at = if delay > 0 { cx.now + delay } else { 0 };

@@ -22,6 +22,11 @@ impl QueueState {
                     }
                 }
                 Settle::Discard => self.die(unacked.entry, DeathReason::Rejected, cx),
+                Settle::Reject => {
+                    let mut entry = unacked.entry;
+                    entry.count_failure();
+                    self.die(entry, DeathReason::Rejected, cx);
+                }
                 Settle::Requeue | Settle::Fail => self.come_back(unacked.entry, how, cx),
             }
         }
