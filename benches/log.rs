@@ -82,7 +82,7 @@ fn append(c: &mut Criterion) {
         };
         let mut appender = Appender {
             log,
-            message: Message::new(&parts, &vec![7; size]),
+            message: Message::uncounted(&parts, &vec![7; size]),
             records: Records::default(),
             oldest: 1,
             next: 1,

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use leveret::broker::arguments::QueueSettings;
 use leveret::broker::effects::Effects;
+use leveret::broker::memory::Memory;
 use leveret::broker::message::{FLAG_PERSISTENT, Message, Parts};
 use leveret::broker::outlet::ConsumerKey;
 use leveret::broker::ports::{MessageId, QueueId};
-use leveret::broker::queue::{
-    ConsumerInfo, DeliveryRef, Incoming, Queue, QueueInfo, Settle, residency,
-};
+use leveret::broker::queue::{ConsumerInfo, DeliveryRef, Incoming, Queue, QueueInfo, Settle};
 use leveret::protocol::field_table::FieldTable;
 
 use self::inbox::Inbox;
@@ -28,8 +27,8 @@ const BATCH: u64 = 64;
 /// Messages that wait before the measured ones come, and stay.
 const WAITING: u64 = 100_000;
 
-fn queue(max_priority: Option<u8>) -> Arc<Queue> {
-    Queue::new(QueueInfo {
+fn queue(memory: &Memory, max_priority: Option<u8>) -> Arc<Queue> {
+    let info = QueueInfo {
         id: QueueId(1),
         vhost: "/".into(),
         name: "q".into(),
@@ -42,17 +41,18 @@ fn queue(max_priority: Option<u8>) -> Arc<Queue> {
             ..QueueSettings::default()
         },
         delays: None,
-    })
+    };
+    Queue::new(info, memory)
 }
 
-fn message() -> Message {
+fn message(memory: &Memory) -> Message {
     let parts = Parts {
         exchange: "",
         routing_key: "q",
         properties: &[0x10, 0, 2],
         flags: FLAG_PERSISTENT,
     };
-    Message::new(&parts, &[7; 16])
+    Message::new(memory, &parts, &[7; 16])
 }
 
 fn consumer(sink: &Arc<Inbox>) -> ConsumerInfo {
@@ -86,14 +86,16 @@ struct Round {
 impl Round {
     fn new(max_priority: Option<u8>) -> Round {
         let sink = Inbox::new(1000, 1 << 20);
-        let queue = queue(max_priority);
+        let memory = Memory::new();
+        memory.set_budget(1 << 30);
+        let queue = queue(&memory, max_priority);
         let mut fx = Effects::default();
         let consuming = queue.consume(consumer(&sink), 1, &mut fx);
         assert!(consuming.is_ok(), "nobody is exclusive");
         Round {
             queue,
             sink,
-            message: message(),
+            message: message(&memory),
             incoming: Vec::new(),
             refs: Vec::new(),
             fx,
@@ -127,7 +129,6 @@ impl Round {
 }
 
 fn main() {
-    residency::set_budget(1 << 30);
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("through");
     group.throughput(Throughput::Elements(BATCH));
@@ -151,10 +152,12 @@ fn main() {
     let mut group = criterion.benchmark_group("expire one behind the waiting");
     for waiting in [1_000, WAITING] {
         group.bench_function(BenchmarkId::from_parameter(waiting), |b| {
-            let q = queue(None);
+            let memory = Memory::new();
+            memory.set_budget(1 << 30);
+            let q = queue(&memory, None);
             let mut fx = Effects::default();
             let one = |number, expires_at| Incoming {
-                message: message(),
+                message: message(&memory),
                 id: MessageId(number),
                 expires_at,
                 priority: 0,

@@ -268,8 +268,11 @@ section! {
 section! {
     /// `[memory]`
     Memory {
-        /// Message bodies held in memory; what exceeds it lives on disk.
+        /// What grows with traffic and can move to the disk: message bodies and their places in queues. What cannot
+        /// (unsettled deliveries, open transactions, histories) is taken from it, down to half.
         body_budget_bytes: Size = Size(64 << 20),
+        /// What all `x-recent-history` exchanges remember together before each of them forgets down to 1 MiB.
+        history_bytes: Size = Size(64 << 20),
         /// Part of the memory (the machine's, or its control group's limit) above which publishers are held back.
         high_watermark_relative: f64 = 0.6,
         /// The same in bytes; wins if it is not zero.

@@ -4,7 +4,8 @@
 //! much more than what has come of it, counts as resident memory, and has a limit for all channels
 //! of a connection together.
 
-use crate::broker::message::{Charge, Parts};
+use crate::broker::memory::{Charge, Memory, Use};
+use crate::broker::message::Parts;
 use crate::protocol::methods::basic;
 
 /// Room that is made for a body when its first frame has come, and is not all of it. A larger one gets
@@ -64,7 +65,10 @@ impl Assembly {
     }
 
     /// Its content header has come.
-    pub(super) fn begin(&mut self, properties: &[u8], body_size: u64) {
+    pub(super) fn begin(&mut self, memory: &Memory, properties: &[u8], body_size: u64) {
+        if self.counted == 0 {
+            self.charge = memory.charge(Use::Assembly);
+        }
         self.properties.clear();
         self.properties.extend_from_slice(properties);
         self.body_size = body_size;
@@ -148,7 +152,7 @@ mod tests {
             mandatory: false,
             immediate: false,
         });
-        a.begin(properties, body_size);
+        a.begin(&Memory::new(), properties, body_size);
         a
     }
 

@@ -125,7 +125,7 @@ impl Connection {
             properties: &properties,
             flags: 0,
         };
-        let copy = Message::new(&parts, message.body());
+        let copy = message.with_parts(&parts);
         let raw = PropertiesRef::unchecked(&properties);
         let found = route_keys(vhost, TRACE_EXCHANGE, &[key], raw).unwrap_or_default();
         if !found.queues.is_empty() {

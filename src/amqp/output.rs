@@ -207,7 +207,7 @@ mod tests {
             properties: &[0, 0],
             flags: 0,
         };
-        Message::new(&parts, &body)
+        Message::uncounted(&parts, &body)
     }
 
     fn head(delivery_tag: u64) -> DeliverHead<'static> {

@@ -65,9 +65,13 @@ impl Connection {
                 }
                 if header.odd_types {
                     let rewritten = Properties::from(header.properties).encode();
-                    a.begin(&rewritten, header.body_size);
+                    a.begin(self.broker.memory(), &rewritten, header.body_size);
                 } else {
-                    a.begin(header.properties.as_bytes(), header.body_size);
+                    a.begin(
+                        self.broker.memory(),
+                        header.properties.as_bytes(),
+                        header.body_size,
+                    );
                 }
                 if header.body_size > 0 {
                     a.stage = Stage::Body;
@@ -175,14 +179,15 @@ impl Connection {
             properties: raw,
             flags,
         };
+        let memory = self.broker.memory();
         let message = match body {
-            Body::Whole(body) => Message::new(&parts, body),
+            Body::Whole(body) => Message::new(memory, &parts, body),
             Body::Gathered(contents) if raw == a.properties => {
-                Message::of_contents(&parts, contents)
+                Message::of_contents(memory, &parts, contents)
             }
             Body::Gathered(contents) => {
                 let body = contents.len() - a.body_size as usize;
-                Message::new(&parts, &contents[body..])
+                Message::new(memory, &parts, &contents[body..])
             }
         };
         let (expiration, priority) = closer

@@ -13,7 +13,7 @@ use super::dead_letter;
 use super::effects::Effects;
 use super::message::Message;
 use super::ports::{DefinitionChange, LogFailed, LoggedPublish, Lsn, MessageId, Records, Target};
-use super::queue::{DeleteIf, DeliveryRef, Incoming, Queue, Settle, residency};
+use super::queue::{DeleteIf, DeliveryRef, Incoming, Queue, Settle};
 
 /// Publishes collected before a flush at most, so that the first message of a flood does not wait
 /// for the last.
@@ -99,7 +99,7 @@ impl Batch {
         let number = self.n_publishes;
         self.n_publishes += 1;
         let first_target = self.records.targets.len();
-        let over_budget = residency::over_budget();
+        let over_budget = queues.first().is_some_and(|q| q.memory().over_budget());
         let mut logged = false;
         // The last queue takes the message itself: counting a reference that goes at once would cost each
         // message two locked instructions.

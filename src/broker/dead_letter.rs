@@ -62,7 +62,7 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
         properties: &encoded,
         flags: message.flags() | FLAG_DEAD_LETTERED,
     };
-    let reborn = Message::new(&parts, message.body());
+    let reborn = message.with_parts(&parts);
     let properties_ref = PropertiesRef::unchecked(&encoded);
     let mut found = route_keys(&vhost, &target.exchange, &keys, properties_ref).unwrap_or_default();
     if info.settings.at_least_once && found.is_unroutable() {

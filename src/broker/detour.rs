@@ -111,5 +111,5 @@ fn waits(message: &Message, exchange: &str) -> Message {
         properties: &properties.encode(),
         flags: message.flags(),
     };
-    Message::new(&parts, message.body())
+    message.with_parts(&parts)
 }

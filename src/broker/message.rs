@@ -11,12 +11,12 @@
 //! ```
 //!
 //! Small messages live inside the reference-counted block itself, rounded up to a size class; larger
-//! ones carry one boxed slice. Dropping the last reference gives the bytes back to the [`Resident`]
-//! gauge they were counted in, which is how "a body shared by ten queues counts once" is exact.
+//! ones carry one boxed slice. Dropping the last reference gives the bytes back to the [`Memory`] they
+//! were counted in, which is how "a body shared by ten queues counts once" is exact.
 
-use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+
+use super::memory::{Memory, MemoryId, Use};
 
 /// Bytes that a message costs beside its contents: reference counts, header, allocator slack.
 /// Counted so that a flood of tiny messages has a true price; what a queue needs to point at it is
@@ -27,73 +27,6 @@ pub const MESSAGE_OVERHEAD_BYTES: usize = 96;
 /// cheaper than moving the block through the stack.
 const INLINE_MAX_BYTES: usize = 1152;
 
-/// Bytes of message contents held in memory, over all vhosts.
-///
-/// Shared by every message; threads add to it in steps of [`Resident::STEP_BYTES`], so a reading may
-/// be off by that much per thread.
-#[derive(Debug, Default)]
-pub struct Resident {
-    bytes: AtomicI64,
-}
-
-thread_local! {
-    /// What this thread has counted and not yet added to [`RESIDENT`].
-    static UNREPORTED: Cell<i64> = const { Cell::new(0) };
-}
-
-/// The gauge of this process. A static, because a message must be able to find it when the last
-/// reference is dropped, anywhere, without carrying a pointer to it.
-static RESIDENT: Resident = Resident {
-    bytes: AtomicI64::new(0),
-};
-
-impl Resident {
-    /// How much a thread counts by itself before it touches the shared gauge.
-    pub const STEP_BYTES: i64 = 64 * 1024;
-
-    /// Bytes of messages in memory now, give or take [`Self::STEP_BYTES`] per thread.
-    pub fn bytes() -> u64 {
-        u64::try_from(RESIDENT.bytes.load(Ordering::Relaxed)).unwrap_or(0)
-    }
-
-    /// Counts `n` bytes more, or fewer.
-    fn add(n: i64) {
-        // A thread that is being torn down has no cell any more: count directly then.
-        let counted = UNREPORTED.try_with(|cell| {
-            let sum = cell.get() + n;
-            if sum.abs() >= Self::STEP_BYTES {
-                cell.set(0);
-                RESIDENT.bytes.fetch_add(sum, Ordering::Relaxed);
-            } else {
-                cell.set(sum);
-            }
-        });
-        if counted.is_err() {
-            RESIDENT.bytes.fetch_add(n, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Bytes beside messages that count as resident for as long as this lives.
-#[derive(Debug, Default)]
-pub struct Charge(u64);
-
-impl Charge {
-    /// Counts `bytes` instead of what it counted before.
-    pub fn set(&mut self, bytes: u64) {
-        if bytes != self.0 {
-            Resident::add(bytes as i64 - self.0 as i64);
-            self.0 = bytes;
-        }
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.set(0);
-    }
-}
-
 /// The block behind a [`Message`].
 #[derive(Debug)]
 struct Stored<B: ?Sized> {
@@ -102,6 +35,8 @@ struct Stored<B: ?Sized> {
     exchange_len: u8,
     routing_key_len: u8,
     flags: u8,
+    /// Where it is counted.
+    memory: MemoryId,
     /// The contents when they are larger than [`INLINE_MAX_BYTES`]; empty otherwise.
     large: Box<[u8]>,
     inline: B,
@@ -118,7 +53,8 @@ impl<B: ?Sized> Stored<B> {
 
 impl<B: ?Sized> Drop for Stored<B> {
     fn drop(&mut self) {
-        Resident::add(-((self.contents_len() + MESSAGE_OVERHEAD_BYTES) as i64));
+        let bytes = self.contents_len() + MESSAGE_OVERHEAD_BYTES;
+        self.memory.add(Use::Messages, -(bytes as i64));
     }
 }
 
@@ -194,10 +130,14 @@ struct Head {
     exchange_len: u8,
     routing_key_len: u8,
     flags: u8,
+    memory: MemoryId,
 }
 
 impl Head {
-    fn of(parts: &Parts<'_>, body_len: usize) -> Head {
+    /// Counts the message whose head it is.
+    fn of(memory: MemoryId, parts: &Parts<'_>, body_len: usize) -> Head {
+        let bytes = parts.prefix_len() + body_len + MESSAGE_OVERHEAD_BYTES;
+        memory.add(Use::Messages, bytes as i64);
         Head {
             body_len: u32::try_from(body_len).expect("bodies are below the hard cap of 512 MiB"),
             properties_len: u32::try_from(parts.properties.len())
@@ -205,6 +145,7 @@ impl Head {
             exchange_len: short(parts.exchange).len() as u8,
             routing_key_len: short(parts.routing_key).len() as u8,
             flags: parts.flags,
+            memory,
         }
     }
 
@@ -215,6 +156,7 @@ impl Head {
             exchange_len: self.exchange_len,
             routing_key_len: self.routing_key_len,
             flags: self.flags,
+            memory: self.memory,
             large: Box::default(),
             inline,
         }
@@ -228,49 +170,65 @@ impl Head {
 }
 
 impl Message {
-    /// Builds a message, copying `parts` and `body` once.
-    pub fn new(parts: &Parts<'_>, body: &[u8]) -> Message {
-        Self::from_chunks(parts, body.len(), std::iter::once(body))
+    /// Builds a message, copying `parts` and `body` once. It counts in `memory` for as long as it lives.
+    pub fn new(memory: &Memory, parts: &Parts<'_>, body: &[u8]) -> Message {
+        Self::build(memory.id(), parts, body)
     }
 
-    /// Builds a message whose body of `body_len` bytes arrives in several frames.
-    ///
-    /// `chunks` must add up to `body_len`; the session has counted them.
-    pub fn from_chunks<'a>(
-        parts: &Parts<'_>,
-        body_len: usize,
-        chunks: impl Iterator<Item = &'a [u8]>,
-    ) -> Message {
-        let len = parts.prefix_len() + body_len;
+    /// Builds a message that counts nowhere: one from the log, before [`Self::counted`].
+    pub fn uncounted(parts: &Parts<'_>, body: &[u8]) -> Message {
+        Self::build(MemoryId::default(), parts, body)
+    }
+
+    /// The same body with other parts, counted where this one is.
+    pub fn with_parts(&self, parts: &Parts<'_>) -> Message {
+        Self::build(self.0.memory, parts, self.body())
+    }
+
+    fn build(memory: MemoryId, parts: &Parts<'_>, body: &[u8]) -> Message {
+        let len = parts.prefix_len() + body.len();
+        let head = Head::of(memory, parts, body.len());
         if len > INLINE_MAX_BYTES {
             let mut large = Vec::with_capacity(len);
             parts.put(&mut large);
-            chunks.for_each(|chunk| large.extend_from_slice(chunk));
-            return Self::of_contents(parts, large);
+            large.extend_from_slice(body);
+            return Message(head.with_large(large));
         }
-        let head = Head::of(parts, body_len);
         let mut shared = in_class!(len, head, 48 96 160 256 384 576 832 1152);
         let stored = Arc::get_mut(&mut shared).expect("nobody else has seen it yet");
         let mut rest: &mut [u8] = &mut stored.inline;
         for part in parts.in_order() {
             rest = put(rest, part);
         }
-        for chunk in chunks {
-            rest = put(rest, chunk);
-        }
-        Resident::add((len + MESSAGE_OVERHEAD_BYTES) as i64);
+        put(rest, body);
         Message(shared)
     }
 
     /// Builds a message of contents that were put together as they came, without copying them:
     /// what [`Parts::put`] wrote, and the body behind it.
-    pub fn of_contents(parts: &Parts<'_>, contents: Vec<u8>) -> Message {
-        let body_len = contents.len() - parts.prefix_len();
+    pub fn of_contents(memory: &Memory, parts: &Parts<'_>, contents: Vec<u8>) -> Message {
         if contents.len() <= INLINE_MAX_BYTES {
-            return Self::new(parts, &contents[parts.prefix_len()..]);
+            return Self::new(memory, parts, &contents[parts.prefix_len()..]);
         }
-        Resident::add((contents.len() + MESSAGE_OVERHEAD_BYTES) as i64);
-        Message(Head::of(parts, body_len).with_large(contents))
+        let body_len = contents.len() - parts.prefix_len();
+        Message(Head::of(memory.id(), parts, body_len).with_large(contents))
+    }
+
+    /// Counts a message that nobody else has yet in `memory`, if it is not counted.
+    pub fn counted(mut self, memory: &Memory) -> Message {
+        let bytes = self.resident_bytes() as i64;
+        if let Some(stored) = Arc::get_mut(&mut self.0)
+            && stored.memory == MemoryId::default()
+        {
+            stored.memory = memory.id();
+            stored.memory.add(Use::Messages, bytes);
+        }
+        self
+    }
+
+    /// Where it is counted.
+    pub(super) fn memory(&self) -> MemoryId {
+        self.0.memory
     }
 
     /// Exchange, routing key, properties and body, one after the other, as the log stores them.
@@ -361,7 +319,7 @@ mod tests {
     fn every_part_comes_back_at_every_size_class() {
         for len in [0usize, 1, 40, 48, 95, 96, 97, 1000, 1140, 1153, 70_000] {
             let body: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            let m = Message::new(&parts(&[0x10, 0, 2]), &body);
+            let m = Message::uncounted(&parts(&[0x10, 0, 2]), &body);
             assert_eq!(m.exchange(), "ex");
             assert_eq!(m.routing_key(), "key");
             assert_eq!(m.properties(), [0x10, 0, 2]);
@@ -381,32 +339,10 @@ mod tests {
                 properties: &[0, 0],
                 flags: 0,
             };
-            let m = Message::new(&parts, body);
+            let m = Message::uncounted(&parts, body);
             assert_eq!(m.exchange(), &exchange[..255]);
             assert_eq!(m.routing_key(), &routing_key[..254]);
             assert_eq!(m.body(), body);
         }
-    }
-
-    #[test]
-    fn chunks_are_joined() {
-        let m = Message::from_chunks(&parts(&[0, 0]), 4, [&b"ab"[..], b"", b"cd"].into_iter());
-        assert_eq!(m.body(), b"abcd");
-    }
-
-    #[test]
-    fn a_shared_body_is_counted_once_and_given_back() {
-        // Larger than the step, so that every change reaches the shared gauge at once; the messages of
-        // other tests, which run beside this one, come and go, and are far smaller.
-        let size = 64 << 20;
-        let others = size as u64 / 4;
-        let before = Resident::bytes();
-        let m = Message::new(&parts(&[0, 0]), &vec![0; size]);
-        let copies: Vec<_> = (0..10).map(|_| m.clone()).collect();
-        let with = Resident::bytes();
-        let more = with.saturating_sub(before);
-        assert!(more + others >= size as u64 && more < size as u64 + others);
-        drop((m, copies));
-        assert!(Resident::bytes() < before + size as u64 / 2);
     }
 }

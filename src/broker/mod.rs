@@ -13,6 +13,7 @@ pub mod detour;
 pub mod effects;
 pub mod exchange;
 pub mod limits;
+pub mod memory;
 pub mod message;
 pub mod outlet;
 pub mod ports;
@@ -29,6 +30,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 use self::access::{Access, Permissions, User};
 use self::definitions::{DefinitionError, StoredBinding, StoredQueue, fields, key_parts};
 use self::limits::{Account, Accounts};
+use self::memory::Memory;
 use self::ports::{
     Definition, DefinitionKind, LogFailed, Lsn, MessageId, MessageLog, QueueId, Records,
     RecoveredRun, Scheduler,
@@ -67,6 +69,7 @@ pub struct Broker {
     vhosts: RwLock<HashMap<Box<str>, Arc<Vhost>>>,
     access: Access,
     log: Arc<dyn MessageLog>,
+    memory: Memory,
     scheduler: OnceLock<Arc<dyn Scheduler>>,
     next_queue_id: Arc<AtomicU64>,
     next_connection_id: AtomicU64,
@@ -101,6 +104,7 @@ impl Broker {
             vhosts: RwLock::default(),
             access: Access::default(),
             log,
+            memory: Memory::new(),
             scheduler: OnceLock::new(),
             next_queue_id: Arc::new(AtomicU64::new(1)),
             next_connection_id: AtomicU64::new(1),
@@ -333,6 +337,11 @@ impl Broker {
         &self.log
     }
 
+    /// What grows with traffic.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// Who does what queues ask for; set once, when the server starts.
     pub fn set_scheduler(&self, scheduler: Arc<dyn Scheduler>) {
         // A second scheduler would be a mistake of the shell; the first one stays.
@@ -399,7 +408,7 @@ impl Broker {
         let mut vhosts = self.vhosts.write().expect(UNPOISONED);
         vhosts.entry(name.into()).or_insert_with(|| {
             let (log, next_queue_id) = (self.log.clone(), self.next_queue_id.clone());
-            Vhost::new(name, log, next_queue_id, accounts)
+            Vhost::new(name, log, self.memory.clone(), next_queue_id, accounts)
         });
     }
 

@@ -28,6 +28,7 @@ use super::exchange::{
     MatchArgumentError, TOPIC_HASHES_MAX, WeightError, delayed_type, parse_weight,
 };
 use super::limits::Account;
+use super::memory::Memory;
 use super::ports::{DefinitionKind, LogFailed, Lsn, MessageLog, QueueId, Records};
 use super::queue::{DeleteIf, DeleteRefused, Queue, QueueInfo};
 use crate::protocol::field_table::{FieldTable, FieldValue};
@@ -188,6 +189,7 @@ pub struct Vhost {
     /// Its name.
     pub name: Arc<str>,
     log: Arc<dyn MessageLog>,
+    memory: Memory,
     next_queue_id: Arc<AtomicU64>,
     /// Its own, and that of all vhosts.
     accounts: [Arc<Account>; 2],
@@ -224,6 +226,7 @@ impl Vhost {
     pub fn new(
         name: &str,
         log: Arc<dyn MessageLog>,
+        memory: Memory,
         next_queue_id: Arc<AtomicU64>,
         accounts: [Arc<Account>; 2],
     ) -> Arc<Vhost> {
@@ -245,6 +248,7 @@ impl Vhost {
         Arc::new(Vhost {
             name: name.into(),
             log,
+            memory,
             next_queue_id,
             accounts,
             exchanges: RwLock::new(HashMap::from(predeclared)),
@@ -573,7 +577,7 @@ impl Vhost {
                     .push(self.next_queue_id_change(number + 1));
             }
             let lsn = self.append(&mut links, &mut records)?;
-            let queue = Queue::new(QueueInfo {
+            let info = QueueInfo {
                 id: QueueId(id),
                 vhost: self.name.clone(),
                 name: name.into(),
@@ -583,7 +587,8 @@ impl Vhost {
                 arguments: d.arguments.clone(),
                 settings,
                 delays: None,
-            });
+            };
+            let queue = Queue::new(info, &self.memory);
             self.queues
                 .write()
                 .expect(UNPOISONED)

@@ -22,7 +22,7 @@ use crate::amqp::connection::{Connection, Parts};
 use crate::amqp::output::Output;
 use crate::broker::outlet::Outlet;
 use crate::broker::ports::Bell;
-use crate::broker::queue::{Queue, residency};
+use crate::broker::queue::Queue;
 use crate::clock;
 
 /// The read buffer of a connection that has little to say.
@@ -233,7 +233,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
                 self.machine.force_close(&reason, now);
             }
         }
-        if self.patience.waits(residency::is_short(), now) {
+        if self
+            .patience
+            .waits(self.shared.broker.memory().is_short(), now)
+        {
             self.held_until = self.held_until.max(now + 1);
         }
         if let Some(queue) = &self.behind
@@ -255,7 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
                 let outlet: Arc<dyn Outlet> = self.inbox.clone();
                 self.behind = queue.wait_for_consumers(&outlet).then_some(queue);
             }
-            if self.machine.take_publishing() && residency::is_short() {
+            if self.machine.take_publishing() && self.shared.broker.memory().is_short() {
                 self.patience.published_under_pressure(now);
                 if self.patience.waits(true, now) {
                     self.held_until = self.held_until.max(now + 1);

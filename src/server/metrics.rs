@@ -19,6 +19,7 @@ use super::descriptors::Descriptors;
 use super::http::Limited;
 use super::machine::{disk_free, memory_limit, resident_bytes};
 use crate::amqp::{self, settings::NODE_NAME};
+use crate::broker::memory::Use;
 use crate::clock;
 use crate::storage::SegmentedLog;
 
@@ -52,6 +53,7 @@ struct Gauges {
     messages: Gauge,
     memory: Gauge,
     memory_limit: Gauge,
+    used: [Gauge; Use::ALL.len()],
     disk: Gauge,
     disk_limit: Gauge,
     open_files: Gauge,
@@ -280,6 +282,14 @@ impl Metrics {
                 "rabbitmq_process_resident_memory_bytes",
                 "Memory used in bytes",
             ),
+            used: Use::ALL.map(|what| {
+                gauge(
+                    &r,
+                    "leveret_memory_used_bytes",
+                    &[("use", what.name())],
+                    "Memory that grows with traffic, by what it is used for",
+                )
+            }),
             memory_limit: g(
                 "rabbitmq_resident_memory_limit_bytes",
                 "Memory high watermark in bytes",
@@ -375,6 +385,9 @@ impl Metrics {
         );
         g.memory.set(memory as f64);
         g.memory_limit.set(memory_limit as f64);
+        for (gauge, what) in g.used.iter().zip(Use::ALL) {
+            gauge.set(self.shared.broker.memory().used(what) as f64);
+        }
         g.disk.set(disk as f64);
         g.disk_limit.set(disk_limit as f64);
         g.memory_alarm

@@ -34,7 +34,6 @@ use crate::broker::Broker;
 use crate::broker::access::User;
 use crate::broker::limits::Account;
 use crate::broker::ports::{Bell, MessageLog};
-use crate::broker::queue::residency;
 use crate::clock;
 use crate::config::{Config, Durability, Protocol};
 use crate::definitions_file;
@@ -179,7 +178,6 @@ impl Server {
         let signals = Signals::receive()?;
         config.check().map_err(io::Error::other)?;
         let descriptors = Descriptors::raise();
-        residency::set_budget(config.memory.body_budget_bytes.0);
         let mut options = LogOptions::new(&config.data_dir());
         options.segment_bytes = u32::try_from(config.storage.segment_bytes.0)
             .ok()
@@ -201,6 +199,9 @@ impl Server {
             tracing::error!("definition left out: {what}: {why}");
         }
         let broker = Arc::new(broker);
+        let memory = broker.memory();
+        memory.set_budget(config.memory.body_budget_bytes.0);
+        memory.set_history_max(config.memory.history_bytes.0);
         if !config.load_definitions.is_empty() {
             definitions_file::load(&broker, config.load_definitions.as_ref())?;
         }

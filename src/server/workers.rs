@@ -14,7 +14,7 @@ use tokio_util::time::delay_queue::{self, DelayQueue};
 use crate::broker::Broker;
 use crate::broker::batch::Batch;
 use crate::broker::ports::{LoggedPublish, QueueId, Records, Scheduler, Target};
-use crate::broker::queue::{Queue, residency};
+use crate::broker::queue::Queue;
 use crate::clock;
 
 /// A queue that wants to be told of a time, unix milliseconds.
@@ -108,7 +108,10 @@ async fn run_timers(
 fn run_page_ins(broker: &Arc<Broker>, requests: &Receiver<Arc<Queue>>) {
     let mut batch = Batch::default();
     let mut read = Vec::new();
-    while let Ok(queue) = requests.recv() {
+    loop {
+        // It may idle now.
+        broker.memory().report();
+        let Ok(queue) = requests.recv() else { return };
         let wanted = queue.wanted(PAGE_IN_MESSAGES, PAGE_IN_BYTES);
         let ids: Vec<_> = wanted.iter().map(|(_, id)| *id).collect();
         read.clear();
@@ -140,12 +143,15 @@ async fn run_residency(broker: Arc<Broker>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        if !residency::over_budget() {
+        if !broker.memory().over_budget() {
             continue;
         }
         let broker = broker.clone();
         // Many queues are many locks: not on a thread that serves connections.
-        let done = tokio::task::spawn_blocking(move || relieve(&broker));
+        let done = tokio::task::spawn_blocking(move || {
+            relieve(&broker);
+            broker.memory().report();
+        });
         if done.await.is_err() {
             return;
         }
@@ -157,7 +163,7 @@ fn relieve(broker: &Broker) {
     queues.sort_by_key(|q| std::cmp::Reverse(q.counts().ready_bytes + q.counts().unacked_bytes));
     for queue in queues {
         loop {
-            if !residency::over_budget() {
+            if !broker.memory().over_budget() {
                 return;
             }
             let logged = log_unlogged(broker, &queue);

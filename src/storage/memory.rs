@@ -245,7 +245,7 @@ mod tests {
             delivery_count: 0,
         });
         records.publishes.push(LoggedPublish {
-            message: Message::new(&parts, body),
+            message: Message::uncounted(&parts, body),
             first_target: 0,
             n_targets: 1,
             transient: false,

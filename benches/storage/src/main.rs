@@ -90,7 +90,7 @@ impl Store for Segments {
                 delivery_count: 0,
             });
             records.publishes.push(LoggedPublish {
-                message: Message::new(&parts, &BODY),
+                message: Message::uncounted(&parts, &BODY),
                 first_target: i as u32,
                 n_targets: 1,
                 transient: false,

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use crate::broker::memory::{Charge, Use};
 use crate::broker::message::Message;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::properties::PropertiesRef;
@@ -16,6 +17,10 @@ pub const HISTORY_MAX: usize = 10_000;
 /// Nor more bytes of messages than this, but always the latest one.
 pub const HISTORY_BYTES_MAX: usize = 16 << 20;
 
+/// While the histories of a broker take more than they may together, no exchange that remembers another
+/// message keeps more than this.
+pub const HISTORY_BYTES_FEW: usize = 1 << 20;
+
 /// A message with this header true is not kept.
 pub const NO_STORE_HEADER: &str = "x-recent-history-no-store";
 
@@ -24,6 +29,7 @@ pub const NO_STORE_HEADER: &str = "x-recent-history-no-store";
 pub(super) struct History {
     messages: VecDeque<Message>,
     bytes: usize,
+    charge: Charge,
 }
 
 impl History {
@@ -42,18 +48,61 @@ impl History {
             .and_then(|n| usize::try_from(n).ok())
             .unwrap_or(HISTORY_DEFAULT)
             .min(HISTORY_MAX);
+        if self.messages.is_empty() {
+            self.charge = message.memory().charge(Use::History);
+        }
         self.bytes += message.resident_bytes();
         self.messages.push_back(message.clone());
-        while self.messages.len() > 1
-            && (self.messages.len() > length || self.bytes > HISTORY_BYTES_MAX)
-        {
+        let bytes_max = match message.memory().histories_are_large() {
+            true => HISTORY_BYTES_FEW,
+            false => HISTORY_BYTES_MAX,
+        };
+        while self.messages.len() > 1 && (self.messages.len() > length || self.bytes > bytes_max) {
             let oldest = self.messages.pop_front();
             self.bytes -= oldest.map_or(0, |m| m.resident_bytes());
         }
+        self.charge.set(self.bytes as u64);
     }
 
     /// All of them, oldest first.
     pub(super) fn messages(&self) -> Vec<Message> {
         self.messages.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::memory::Memory;
+    use crate::broker::message::Parts;
+
+    const PARTS: Parts<'_> = Parts {
+        exchange: "",
+        routing_key: "",
+        properties: &[0, 0],
+        flags: 0,
+    };
+
+    #[test]
+    fn histories_leave_memory_to_everybody_else() {
+        const MIB: u64 = 1 << 20;
+        let memory = Memory::new();
+        memory.set_budget(8 * MIB);
+        memory.set_history_max(20 * MIB);
+        let mut arguments = FieldTable::new();
+        arguments.insert("x-recent-history-length", 1000i64);
+        let mut all: Vec<_> = (0..6).map(|_| History::default()).collect();
+        for history in &mut all {
+            for _ in 0..200 {
+                let message = Message::new(&memory, &PARTS, &[0; 128 * 1024]);
+                history.push(&message, &arguments);
+            }
+        }
+        let used = memory.used(Use::History);
+        assert!((16 * MIB..26 * MIB).contains(&used), "{} MiB", used / MIB);
+        assert_eq!(memory.used(Use::Messages), used);
+        assert!(!memory.is_short());
+        all.clear();
+        assert_eq!(memory.used(Use::History), 0);
     }
 }

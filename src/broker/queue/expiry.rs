@@ -15,6 +15,9 @@ struct Run {
     last_seq: u64,
 }
 
+/// What one item of the sorted set costs, with the slack of its nodes.
+const SET_ITEM_BYTES: usize = 28;
+
 /// Deadlines of the ready messages of a queue.
 #[derive(Debug, Default)]
 pub(super) struct Expiry {
@@ -65,6 +68,12 @@ impl Expiry {
                 self.in_order.pop_front();
             }
         }
+    }
+
+    /// What it takes in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        let runs = self.in_order.len() * size_of::<Run>();
+        (runs + self.out_of_order.len() * SET_ITEM_BYTES) as u64
     }
 
     /// The earliest deadline; it may belong to a message that has left already.

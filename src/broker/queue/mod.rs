@@ -28,7 +28,8 @@ use super::ConnectionId;
 use super::arguments::{Overflow, QueueSettings, QueueType};
 use super::deduplication::Window;
 use super::effects::{DeathReason, Effects};
-use super::message::{Message, Resident};
+use super::memory::Memory;
+use super::message::Message;
 use super::outlet::{Delivery, Outlet};
 use super::ports::{Bell, MessageId, QueueId, RecoveredRun};
 use super::returned::ReturnedCopy;
@@ -124,6 +125,7 @@ pub struct Queue {
     /// Until when publishers wait for the consumers, unix milliseconds.
     behind_until: AtomicU64,
     window: Option<Arc<Window>>,
+    memory: Memory,
 }
 
 impl fmt::Debug for Queue {
@@ -133,9 +135,9 @@ impl fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// An empty queue.
-    pub fn new(info: QueueInfo) -> Arc<Queue> {
-        let state = QueueState::new(info.settings.max_priority);
+    /// An empty queue, which counts in `memory`.
+    pub fn new(info: QueueInfo, memory: &Memory) -> Arc<Queue> {
+        let state = QueueState::new(info.settings.max_priority, memory);
         let window = info
             .settings
             .deduplication
@@ -149,6 +151,7 @@ impl Queue {
             spilling: AtomicBool::new(false),
             behind_until: AtomicU64::new(0),
             window,
+            memory: memory.clone(),
         })
     }
 
@@ -185,6 +188,11 @@ impl Queue {
         let info = &self.info;
         let everything = info.settings.queue_type == QueueType::Quorum || info.delays.is_some();
         info.durable && (message.is_persistent() || everything)
+    }
+
+    /// What its messages count in.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Whether messages before the next one are only in the log: then that goes there, too, so that
@@ -228,7 +236,7 @@ impl Queue {
         fx: &mut Effects,
         work: impl FnOnce(&mut QueueState, &mut Cx<'_>) -> R,
     ) -> R {
-        let over_budget = residency::over_budget();
+        let over_budget = self.memory.over_budget();
         let mut state = self.state.lock();
         let result = work(
             &mut state,
@@ -502,31 +510,5 @@ impl Queue {
     /// Whether the message may have gone out before (`basic.deliver`'s flag is in the entry).
     pub fn id(&self) -> QueueId {
         self.info.id
-    }
-}
-
-/// The budget of message bodies held in memory.
-pub mod residency {
-    use super::{AtomicU64, Ordering, Resident};
-
-    /// Bytes of bodies held in memory by default: small, so that a broker with a backlog stays
-    /// small; enough for more than a second of traffic.
-    pub const BODY_BUDGET_BYTES: u64 = 64 << 20;
-
-    static BUDGET: AtomicU64 = AtomicU64::new(BODY_BUDGET_BYTES);
-
-    /// Sets the budget, in bytes. Process-wide, like the gauge it is compared with.
-    pub fn set_budget(bytes: u64) {
-        BUDGET.store(bytes, Ordering::Relaxed);
-    }
-
-    /// Whether half of the budget is used: time to slow publishers down.
-    pub fn is_short() -> bool {
-        Resident::bytes() > BUDGET.load(Ordering::Relaxed) / 2
-    }
-
-    /// Whether bodies in memory exceed the budget.
-    pub fn over_budget() -> bool {
-        Resident::bytes() > BUDGET.load(Ordering::Relaxed)
     }
 }

@@ -121,6 +121,11 @@ impl Level {
         self.front.len() + self.back.len() + self.requeued.len()
     }
 
+    /// Runs of messages that are only in the log.
+    pub(super) fn runs(&self) -> usize {
+        self.cold.len()
+    }
+
     /// Whether new messages have to queue up behind cold ones.
     pub(super) fn is_spilling(&self) -> bool {
         !self.cold.is_empty()

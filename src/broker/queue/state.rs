@@ -18,7 +18,8 @@ use super::ready::{ColdRun, Head, Level};
 use super::{DeleteIf, DeleteRefused, Queue};
 use crate::broker::arguments::{Overflow, QueueType};
 use crate::broker::effects::{Dead, DeathReason, Effects};
-use crate::broker::message::{Charge, Message};
+use crate::broker::memory::{Charge, Memory, Use};
+use crate::broker::message::Message;
 use crate::broker::outlet::{Delivery, NO_SLOT, Notice};
 use crate::broker::ports::{MessageId, RecoveredRun};
 
@@ -102,6 +103,14 @@ pub enum Got {
     Message(Delivery, u64),
 }
 
+/// What the queue costs in memory beside its messages.
+#[derive(Default)]
+struct Charges {
+    entries: Charge,
+    places: Charge,
+    unacked: Charge,
+}
+
 #[derive(Default)]
 pub(super) struct QueueState {
     levels: Vec<Level>,
@@ -137,8 +146,7 @@ pub(super) struct QueueState {
     taken_back: HashMap<u32, u64>,
     /// `x-expires`: unix milliseconds at which an unused queue goes.
     lease: Option<u64>,
-    /// What the entries in memory cost.
-    charge: Charge,
+    charges: Charges,
     /// Who waits for a body in `basic.get`.
     get_waiters: Vec<Arc<dyn crate::broker::ports::Bell>>,
     pub(super) pace: Pace,
@@ -146,11 +154,16 @@ pub(super) struct QueueState {
 }
 
 impl QueueState {
-    pub(super) fn new(max_priority: Option<u8>) -> QueueState {
+    pub(super) fn new(max_priority: Option<u8>, memory: &Memory) -> QueueState {
         let levels = (0..=max_priority.unwrap_or(0)).map(Level::new).collect();
         QueueState {
             levels,
             next_seq: 1,
+            charges: Charges {
+                entries: memory.charge(Use::Entries),
+                places: memory.charge(Use::Places),
+                unacked: memory.charge(Use::Unacked),
+            },
             ..QueueState::default()
         }
     }

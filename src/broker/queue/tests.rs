@@ -63,7 +63,7 @@ impl Outlet for Sink {
 }
 
 pub(super) fn queue(settings: QueueSettings) -> Arc<Queue> {
-    Queue::new(QueueInfo {
+    let info = QueueInfo {
         delays: None,
         id: QueueId(1),
         vhost: "/".into(),
@@ -73,7 +73,8 @@ pub(super) fn queue(settings: QueueSettings) -> Arc<Queue> {
         exclusive_owner: None,
         arguments: FieldTable::new(),
         settings,
-    })
+    };
+    Queue::new(info, &Memory::new())
 }
 
 fn message(number: u64) -> Message {
@@ -83,7 +84,7 @@ fn message(number: u64) -> Message {
         properties: &[0, 0],
         flags: FLAG_PERSISTENT,
     };
-    Message::new(&parts, &number.to_be_bytes())
+    Message::uncounted(&parts, &number.to_be_bytes())
 }
 
 pub(super) fn number(entry: &Entry) -> u64 {
@@ -180,7 +181,7 @@ fn a_queue_without_consumers_holds_a_little_only() {
         flags: FLAG_PERSISTENT,
     };
     // The same one again and again: this test is no reason to hold 40 MiB.
-    let large = Message::new(&parts, &[0; 1 << 20]);
+    let large = Message::uncounted(&parts, &[0; 1 << 20]);
     for (first_id, held_mib) in [(1, 1..18), (MessageId::NONE.0, 40..41)] {
         let q = queue(QueueSettings::default());
         let mut fx = Effects::default();

@@ -31,7 +31,7 @@ impl Vhost {
     pub(super) fn waiting_of(&self, stored: &StoredQueue, durable: bool) -> Arc<Queue> {
         let transient = if durable { 0 } else { TRANSIENT_QUEUE };
         let exchange = stored.delays.as_deref().unwrap_or("");
-        Queue::new(QueueInfo {
+        let info = QueueInfo {
             id: QueueId(stored.id | transient),
             vhost: self.name.clone(),
             name: stored.name.as_str().into(),
@@ -48,7 +48,8 @@ impl Vhost {
                 ..QueueSettings::default()
             },
             delays: Some(exchange.into()),
-        })
+        };
+        Queue::new(info, &self.memory)
     }
 
     /// With its exchange go the messages that wait.

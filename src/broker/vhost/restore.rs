@@ -24,7 +24,7 @@ impl Vhost {
             return Ok(queue);
         }
         let settings = QueueSettings::parse(&stored.arguments)?;
-        let queue = Queue::new(QueueInfo {
+        let info = QueueInfo {
             id: QueueId(stored.id),
             vhost: self.name.clone(),
             name: stored.name.as_str().into(),
@@ -34,7 +34,8 @@ impl Vhost {
             arguments: stored.arguments,
             settings,
             delays: None,
-        });
+        };
+        let queue = Queue::new(info, &self.memory);
         self.queues
             .write()
             .expect(UNPOISONED)

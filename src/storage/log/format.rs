@@ -280,7 +280,7 @@ impl PublishRecord<'_> {
             properties,
             flags: self.flags,
         };
-        Some(Message::new(&parts, body))
+        Some(Message::uncounted(&parts, body))
     }
 
     /// The record again, with these targets only.

@@ -312,7 +312,7 @@ fn open_with(options: &LogOptions, disk: &FaultyDisk) -> (SegmentedLog, Vec<Defi
 fn message(number: u64, len: usize) -> Message {
     let mut body = number.to_be_bytes().to_vec();
     body.resize(8 + len, number as u8);
-    Message::new(
+    Message::uncounted(
         &Parts {
             exchange: "x",
             routing_key: "k",

@@ -1,6 +1,6 @@
 //! Which bodies are in memory, and which only in the log.
 
-use super::{Cx, DeliveryRef, KEEP_AT_HEAD, Level, QueueState, Unlogged};
+use super::{ColdRun, Cx, DeliveryRef, KEEP_AT_HEAD, Level, QueueState, Unlogged};
 use crate::broker::effects::{Dead, Effects};
 use crate::broker::message::{MESSAGE_OVERHEAD_BYTES, Message};
 use crate::broker::outlet::NO_SLOT;
@@ -9,6 +9,12 @@ use crate::broker::queue::pace;
 
 /// What an entry costs in memory, with the slack of the table it stands in.
 const ENTRY_BYTES: u64 = 64;
+
+/// What a delivery costs in memory that is not settled.
+const UNACKED_BYTES: u64 = 80;
+
+/// What a run of messages costs that are only in the log.
+const RUN_BYTES: u64 = size_of::<ColdRun>() as u64;
 
 /// Messages with bodies that may wait in memory behind ones that are only in the log.
 const KEEP_BEHIND: usize = 1024;
@@ -72,7 +78,7 @@ impl QueueState {
                 .position(|(e, _)| e.seq == seq && e.id == id)
             {
                 let (mut entry, reason) = self.dying.swap_remove(at);
-                entry.message = message;
+                entry.message = message.map(|m| m.counted(cx.queue.memory()));
                 if entry.message.is_some() {
                     cx.fx.dead.push(Dead {
                         queue: cx.queue.clone(),
@@ -84,7 +90,7 @@ impl QueueState {
                 }
                 continue;
             }
-            let mut message = message;
+            let mut message = message.map(|m| m.counted(cx.queue.memory()));
             for level in &mut self.levels {
                 match level.arrived(seq, message) {
                     Ok(None) => break,
@@ -139,10 +145,16 @@ impl QueueState {
         self.levels.iter().any(Level::is_spilling)
     }
 
-    /// Counts what the entries cost now.
+    /// Counts what is here now.
     pub(in crate::broker::queue) fn charge(&mut self) {
-        let entries = self.entries_in_memory() + self.n_unacked + self.away.len();
-        self.charge.set(entries * ENTRY_BYTES);
+        let runs: usize = self.levels.iter().map(Level::runs).sum();
+        let places = runs as u64 * RUN_BYTES + self.expiry.bytes();
+        let unacked = self.unacked.len() as u64 + self.away.len() + self.dying.len() as u64;
+        self.charges
+            .entries
+            .set(self.entries_in_memory() * ENTRY_BYTES);
+        self.charges.places.set(places);
+        self.charges.unacked.set(unacked * UNACKED_BYTES);
     }
 
     /// Compares the backlog with what the consumers take; see [`crate::broker::queue::pace`].
