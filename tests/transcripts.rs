@@ -135,7 +135,7 @@ struct World {
 impl World {
     fn new(log: Arc<MemoryLog>, now: u64) -> World {
         let fresh = log.definitions().is_empty();
-        let (broker, skipped) = Broker::new(log.clone(), &log.definitions()).ok().unwrap();
+        let (broker, skipped) = Broker::new(log.clone(), &log.definitions());
         assert!(skipped.is_empty(), "{skipped:?}");
         let broker = Arc::new(broker);
         if fresh {

@@ -379,6 +379,12 @@ impl Connection {
                 );
                 return Ok(());
             }
+            // Whether it is empty nobody knows.
+            Err(TopologyError::SetAside { .. }) if !m.if_empty => {
+                let lsn = vhost.give_up(true, &name).map_err(|e| self.refused(&e))?;
+                self.answer(number, m.nowait, &queue::DeleteOk { message_count: 0 }, lsn);
+                return Ok(());
+            }
             Err(e) => return Err(self.refused(&e)),
         };
         if queue.info().settings.queue_type == QueueType::Quorum {

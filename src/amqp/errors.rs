@@ -186,6 +186,7 @@ fn argument_of(e: &ArgumentError, name: &str) -> Exception {
             let text = format!("invalid type '{got}' for arg '{arg}' in {name}");
             return Exception::soft(SoftCode::PRECONDITION_FAILED, text);
         }
+        Problem::TooLong(octets) => format!("{{value_too_long,{octets}}}"),
         Problem::InvalidDlxStrategy => "invalid_dlx_strategy".into(),
         Problem::NotForThisType(queue_type) => {
             let text = format!(
@@ -227,6 +228,16 @@ pub fn topology(e: &TopologyError, vhost: &str) -> Exception {
                 queue_name(name, vhost)
             );
             Exception::hard(HardCode::NOT_IMPLEMENTED, text)
+        }
+        TopologyError::SetAside { queue, name, why } => {
+            let what = match queue {
+                true => queue_name(name, vhost),
+                false => exchange_name(name, vhost),
+            };
+            soft(
+                SoftCode::NOT_FOUND,
+                format!("{what} was set aside when the broker started: {why}"),
+            )
         }
         TopologyError::NoQueue(name) => Exception::no_queue(name, vhost),
         TopologyError::UnknownType(kind) if kind.is_empty() => {
@@ -695,6 +706,7 @@ mod tests {
                 "\"unsupported queue version '1'\"",
             ),
             (Problem::InvalidQueueLocator, "invalid_queue_locator_arg"),
+            (Problem::TooLong(256), "{value_too_long,256}"),
         ];
         for (problem, want) in rows {
             let want = format!("invalid arg 'x-arg' for queue 'q' in vhost '/': {want}");

@@ -7,6 +7,9 @@
 use super::deduplication::{DEDUPLICATION_ARGUMENTS, DeduplicationSettings};
 use crate::protocol::field_table::{FieldTable, FieldValue};
 
+/// Octets of a short string: names of queues and exchanges, routing keys.
+pub const SHORT_STRING_MAX: usize = 255;
+
 /// The largest time a queue argument takes, in milliseconds: ten years, as in RabbitMQ.
 pub const MILLIS_MAX: i64 = 315_360_000_000;
 
@@ -157,6 +160,9 @@ pub enum Problem {
     UnsupportedQueueVersion(i64),
     InvalidQueueLocator,
     InvalidDlxStrategy,
+    /// Octets of what ends in a short string, which has room for [`SHORT_STRING_MAX`]. RabbitMQ takes
+    /// it, and fails when the first message dies.
+    TooLong(usize),
     /// A dead-letter exchange that is no string; RabbitMQ words this differently.
     InvalidType(&'static str),
     /// Known to RabbitMQ for other types of queue.
@@ -222,6 +228,7 @@ const QUEUE_ARGUMENTS: &[Argument] = &[
         let Some(exchange) = v.as_str() else {
             return Err(Problem::InvalidType(v.type_name()));
         };
+        short(exchange)?;
         s.dead_letter = Some(DeadLetterTarget {
             exchange: exchange.into(),
             routing_key: None,
@@ -229,7 +236,7 @@ const QUEUE_ARGUMENTS: &[Argument] = &[
         Ok(())
     }),
     argument("x-dead-letter-routing-key", |s, v| {
-        let key = text(v)?;
+        let key = short(text(v)?)?;
         match &mut s.dead_letter {
             Some(target) => set(&mut target.routing_key, key.into()),
             None => Err(Problem::RoutingKeyWithoutExchange),
@@ -362,34 +369,73 @@ pub(super) fn text(v: &FieldValue) -> Result<&str, Problem> {
     v.as_str().ok_or(Problem::UnacceptableType(v.type_name()))
 }
 
+/// A text that has room in a short string.
+pub(super) fn short(text: &str) -> Result<&str, Problem> {
+    match text.len() {
+        n if n > SHORT_STRING_MAX => Err(Problem::TooLong(n)),
+        _ => Ok(text),
+    }
+}
+
 impl QueueSettings {
     /// Parses the arguments of `queue.declare`.
     ///
     /// # Errors
     /// The first argument that does not do.
     pub fn parse(arguments: &FieldTable) -> Result<QueueSettings, ArgumentError> {
+        let mut settings = QueueSettings::default();
+        settings.read(arguments, &mut Err)?;
+        Ok(settings)
+    }
+
+    /// Reads the arguments of a queue that was declared: what this version refuses is left out, and
+    /// `refused` is told. A queue of an unknown type is none that this version can serve.
+    ///
+    /// # Errors
+    /// The type of the queue.
+    pub fn restore(
+        arguments: &FieldTable,
+        mut refused: impl FnMut(ArgumentError),
+    ) -> Result<QueueSettings, ArgumentError> {
+        let mut settings = QueueSettings::default();
+        settings.read(arguments, &mut |e| {
+            if e.argument == "x-queue-type" {
+                return Err(e);
+            }
+            refused(e);
+            Ok(())
+        })?;
+        Ok(settings)
+    }
+
+    /// Reads the arguments; `problem` says whether to go on without one that does not do.
+    fn read(
+        &mut self,
+        arguments: &FieldTable,
+        problem: &mut dyn FnMut(ArgumentError) -> Result<(), ArgumentError>,
+    ) -> Result<(), ArgumentError> {
         // RabbitMQ looks at this before the type.
         if let Some(exchange) = arguments.get("x-dead-letter-exchange")
             && exchange.as_str().is_none()
         {
-            return Err(ArgumentError {
+            problem(ArgumentError {
                 argument: "x-dead-letter-exchange",
                 problem: Problem::InvalidType(exchange.type_name()),
-            });
+            })?;
         }
-        let queue_type = QueueType::of(arguments).map_err(|problem| ArgumentError {
-            argument: "x-queue-type",
-            problem,
-        })?;
-        let mut settings = QueueSettings {
-            queue_type,
-            ..QueueSettings::default()
-        };
-        if queue_type == QueueType::Quorum {
-            settings.max_priority = Some(QUORUM_PRIORITY_MAX);
-            settings.default_priority = QUORUM_PRIORITY_DEFAULT;
-            settings.delivery_limit = Some(DELIVERY_LIMIT);
+        match QueueType::of(arguments) {
+            Ok(queue_type) => self.queue_type = queue_type,
+            Err(e) => problem(ArgumentError {
+                argument: "x-queue-type",
+                problem: e,
+            })?,
         }
+        if self.queue_type == QueueType::Quorum {
+            self.max_priority = Some(QUORUM_PRIORITY_MAX);
+            self.default_priority = QUORUM_PRIORITY_DEFAULT;
+            self.delivery_limit = Some(DELIVERY_LIMIT);
+        }
+        let queue_type = self.queue_type;
         let not_for_this = |argument| ArgumentError {
             argument,
             problem: Problem::NotForThisType(queue_type),
@@ -400,26 +446,36 @@ impl QueueSettings {
                     continue;
                 };
                 if argument.only.is_some_and(|only| only != queue_type) {
-                    return Err(not_for_this(argument.key));
+                    problem(not_for_this(argument.key))?;
+                    continue;
                 }
-                (argument.parse)(&mut settings, value).map_err(|problem| ArgumentError {
-                    argument: argument.key,
-                    problem,
-                })?;
+                if let Err(e) = (argument.parse)(self, value) {
+                    if argument.key == "x-dead-letter-routing-key" {
+                        // With another key it would go to another place.
+                        self.dead_letter = None;
+                    }
+                    problem(ArgumentError {
+                        argument: argument.key,
+                        problem: e,
+                    })?;
+                }
             }
         }
-        settings.deduplication = DeduplicationSettings::parse(arguments, false)?;
+        match DeduplicationSettings::parse(arguments, false) {
+            Ok(deduplication) => self.deduplication = deduplication,
+            Err(e) => problem(e)?,
+        }
         let given = |list: &'static [&'static str]| {
             list.iter()
                 .copied()
                 .find(|key| arguments.get(key).is_some())
         };
         if let Some(argument) = given(STREAM_ARGUMENTS) {
-            return Err(not_for_this(argument));
+            problem(not_for_this(argument))?;
         }
-        settings.at_least_once &=
-            settings.dead_letter.is_some() && settings.overflow == Overflow::RejectPublish;
-        Ok(settings)
+        self.at_least_once &=
+            self.dead_letter.is_some() && self.overflow == Overflow::RejectPublish;
+        Ok(())
     }
 }
 
@@ -566,175 +622,4 @@ pub fn parse_expiration(text: &str) -> Result<u64, ExpirationError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn one(key: &str, value: impl Into<FieldValue>) -> FieldTable {
-        let mut t = FieldTable::new();
-        t.insert(key, value);
-        t
-    }
-
-    fn problem(key: &str, value: impl Into<FieldValue>) -> Problem {
-        QueueSettings::parse(&one(key, value))
-            .expect_err("refused")
-            .problem
-    }
-
-    #[test]
-    fn good_arguments_are_understood() {
-        let mut t = one("x-message-ttl", FieldValue::I32(60_000));
-        t.insert("x-max-length", 10i64);
-        t.insert("x-overflow", "reject-publish");
-        t.insert("x-dead-letter-exchange", "");
-        t.insert("x-dead-letter-routing-key", "dead");
-        t.insert("x-max-priority", FieldValue::U8(9));
-        t.insert("x-unheard-of", FieldValue::Void);
-        let s = QueueSettings::parse(&t).expect("fine");
-        assert_eq!(
-            (s.message_ttl, s.max_length, s.max_priority),
-            (Some(60_000), Some(10), Some(9))
-        );
-        assert_eq!(s.overflow, Overflow::RejectPublish);
-        let dead = DeadLetterTarget {
-            exchange: "".into(),
-            routing_key: Some("dead".into()),
-        };
-        assert_eq!(s.dead_letter, Some(dead));
-    }
-
-    #[test]
-    fn bad_arguments_are_named() {
-        assert_eq!(problem("x-message-ttl", -1i64), Problem::ValueNegative(-1));
-        assert_eq!(
-            problem("x-message-ttl", "1"),
-            Problem::ExpectedInteger("longstr")
-        );
-        assert_eq!(
-            problem("x-message-ttl", MILLIS_MAX + 1),
-            Problem::ValueTooLarge(MILLIS_MAX + 1)
-        );
-        assert_eq!(problem("x-expires", 0i64), Problem::ValueZero);
-        assert_eq!(
-            problem("x-max-priority", 256i64),
-            Problem::MaxValueExceeded(256)
-        );
-        assert_eq!(
-            problem("x-overflow", "no"),
-            Problem::InvalidOverflow("no".into())
-        );
-        assert_eq!(
-            problem("x-dead-letter-routing-key", "k"),
-            Problem::RoutingKeyWithoutExchange
-        );
-        assert_eq!(
-            problem("x-queue-type", "stream"),
-            Problem::UnsupportedQueueType("stream".into())
-        );
-        assert_eq!(
-            problem("x-delivery-limit", 3i64),
-            Problem::NotForThisType(QueueType::Classic)
-        );
-        assert_eq!(problem("x-cache-size", 0i64), Problem::ValueZero);
-    }
-
-    /// Tried on RabbitMQ 4.3.6, one argument less each time.
-    #[test]
-    fn of_several_bad_arguments_the_first_in_rabbitmqs_order_is_named() {
-        let mut t = one("x-delivery-limit", 1i64);
-        t.insert("x-queue-leader-locator", "foo");
-        t.insert("x-single-active-consumer", 1i64);
-        t.insert("x-queue-version", 1i64);
-        t.insert("x-overflow", "foo");
-        t.insert("x-max-priority", -1i64);
-        t.insert("x-max-length-bytes", -1i64);
-        t.insert("x-max-length", -1i64);
-        t.insert("x-dead-letter-routing-key", 1i64);
-        t.insert("x-message-ttl", -1i64);
-        t.insert("x-expires", 0i64);
-        t.insert("x-queue-type", "foo");
-        t.insert("x-dead-letter-exchange", 1i64);
-        let mut named = vec![];
-        while let Err(e) = QueueSettings::parse(&t) {
-            t.remove(e.argument);
-            named.push(e.argument);
-        }
-        let want = [
-            "x-dead-letter-exchange",
-            "x-queue-type",
-            "x-expires",
-            "x-message-ttl",
-            "x-dead-letter-routing-key",
-            "x-max-length",
-            "x-max-length-bytes",
-            "x-max-priority",
-            "x-overflow",
-            "x-queue-version",
-            "x-single-active-consumer",
-            "x-queue-leader-locator",
-            "x-delivery-limit",
-        ];
-        assert_eq!(named, want);
-    }
-
-    #[test]
-    fn arguments_without_effect_are_taken_and_compared() {
-        let odd = one("x-queue-mode", 1i64);
-        assert!(QueueSettings::parse(&odd).is_ok());
-        assert!(queue_equivalence(&odd, &FieldTable::new()).is_err());
-        let balanced = one("x-queue-leader-locator", "balanced");
-        assert!(QueueSettings::parse(&balanced).is_ok());
-        assert!(queue_equivalence(&FieldTable::new(), &balanced).is_err());
-        let old = one("x-queue-master-locator", "min-masters");
-        assert!(QueueSettings::parse(&old).is_ok());
-        assert_eq!(queue_equivalence(&FieldTable::new(), &old), Ok(()));
-    }
-
-    #[test]
-    fn only_known_arguments_are_compared_and_integers_by_number() {
-        let a = one("x-message-ttl", FieldValue::I32(5));
-        assert_eq!(queue_equivalence(&a, &one("x-message-ttl", 5i64)), Ok(()));
-        assert!(queue_equivalence(&a, &one("x-message-ttl", "5")).is_err());
-        assert!(queue_equivalence(&a, &FieldTable::new()).is_err());
-        assert_eq!(
-            queue_equivalence(&FieldTable::new(), &one("x-nonsense", 1i64)),
-            Ok(())
-        );
-        assert_eq!(
-            queue_equivalence(&FieldTable::new(), &one("x-queue-type", "classic")),
-            Ok(())
-        );
-    }
-
-    #[test]
-    fn expirations() {
-        assert_eq!(parse_expiration("1000"), Ok(1000));
-        assert_eq!(parse_expiration("abc"), Err(ExpirationError::NoInteger));
-        assert_eq!(
-            parse_expiration("10x"),
-            Err(ExpirationError::LeftoverString("x".into()))
-        );
-        assert_eq!(
-            parse_expiration("-1"),
-            Err(ExpirationError::ValueNegative(-1))
-        );
-        assert_eq!(
-            parse_expiration("315360000001"),
-            Err(ExpirationError::ValueTooLarge(315_360_000_001))
-        );
-        assert_eq!(
-            (parse_expiration("+5"), parse_expiration("-0")),
-            (Ok(5), Ok(0))
-        );
-        assert_eq!(parse_expiration(""), Err(ExpirationError::NoInteger));
-        assert_eq!(parse_expiration(" 5"), Err(ExpirationError::NoInteger));
-        assert!(matches!(
-            parse_expiration("99999999999999999999"),
-            Err(ExpirationError::ValueTooLarge(_))
-        ));
-        assert!(matches!(
-            parse_expiration("-99999999999999999999"),
-            Err(ExpirationError::ValueNegative(_))
-        ));
-    }
-}
+mod tests;

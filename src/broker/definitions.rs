@@ -11,7 +11,7 @@ use super::exchange::{ExchangeInfo, ExchangeType};
 use super::ports::{DefinitionChange, DefinitionKind};
 use crate::protocol::field_table::{FieldTable, FieldValue};
 
-/// Version of the values. A higher one is refused at start: it was written by a later Leveret.
+/// Version of the values. What has a higher one is set aside at start: a later Leveret wrote it.
 pub const VALUE_VERSION: u8 = 1;
 
 /// A definition that cannot be read.
@@ -70,9 +70,8 @@ pub fn value(fields: &FieldTable) -> Vec<u8> {
 /// A version we do not know, or bytes that are no table.
 pub fn fields(value: &[u8]) -> Result<FieldTable, DefinitionError> {
     match value.split_first() {
-        Some((&VALUE_VERSION, table)) => {
-            FieldTable::parse(table).map_err(|_| DefinitionError("malformed definition".into()))
-        }
+        Some((&VALUE_VERSION, table)) => FieldTable::parse_ours(table)
+            .map_err(|_| DefinitionError("malformed definition".into())),
         Some((version, _)) => Err(DefinitionError(format!(
             "a definition has version {version}; this Leveret reads version {VALUE_VERSION}"
         ))),
@@ -215,7 +214,11 @@ pub fn read_exchange(
     let kind =
         kind.ok_or_else(|| DefinitionError(format!("exchange '{name}' has no known type")))?;
     let info = ExchangeInfo {
-        id: t.get("id").and_then(FieldValue::as_integer).unwrap_or(0) as u64,
+        id: t
+            .get("id")
+            .and_then(FieldValue::as_integer)
+            .and_then(|id| u64::try_from(id).ok())
+            .unwrap_or(0),
         name: Arc::from(name),
         kind,
         durable: true,
@@ -269,7 +272,8 @@ impl StoredQueue {
         let [vhost, name] = <[String; 2]>::try_from(key_parts(stored_key)?)
             .map_err(|_| DefinitionError("a queue's key has two parts".into()))?;
         let t = fields(stored)?;
-        let id = t.get("id").and_then(FieldValue::as_integer).unwrap_or(0) as u64;
+        let id = t.get("id").and_then(FieldValue::as_integer).unwrap_or(0);
+        let id = u64::try_from(id).unwrap_or(0);
         if id == 0 {
             return Err(DefinitionError(format!("queue '{name}' has no id")));
         }

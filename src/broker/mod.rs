@@ -18,6 +18,7 @@ pub mod message;
 pub mod outlet;
 pub mod ports;
 pub mod queue;
+mod restore;
 pub mod returned;
 pub mod routing;
 pub mod totals;
@@ -79,27 +80,21 @@ pub struct Broker {
     user_accounts: Accounts,
     vhost_accounts: Accounts,
     node_account: Arc<Account>,
+    kept: Mutex<restore::Kept>,
     /// What the store has of copies that came back, until [`Self::recover_messages`].
     stored_returns: Mutex<BTreeMap<(QueueId, MessageId), ReturnedCopy>>,
     /// Counters of all sessions.
     pub totals: totals::Totals,
 }
 
-/// A definition that cannot be read, with the reason.
+/// A definition that cannot be read or served as it is written, with the reason.
 pub type Skipped = (String, DefinitionError);
 
 impl Broker {
-    /// A broker with what the store has. Most definitions that cannot be read are returned: a
-    /// broker that starts without them, and says so, serves better than one that does not start.
-    ///
-    /// # Errors
-    /// A vhost, a queue, or a counter of ids that cannot be read, such as one that a later version
-    /// wrote. Recovery takes the messages of a queue that it does not know for done with, so that
-    /// to start without the queue would be to lose them.
-    pub fn new(
-        log: Arc<dyn MessageLog>,
-        stored: &[Definition],
-    ) -> Result<(Broker, Vec<Skipped>), Skipped> {
+    /// A broker with what the store has. Whatever of it cannot be read, or not be served as it is
+    /// written, is returned: a broker that starts without it, and says so, serves better than one that
+    /// does not start.
+    pub fn new(log: Arc<dyn MessageLog>, stored: &[Definition]) -> (Broker, Vec<Skipped>) {
         let broker = Broker {
             vhosts: RwLock::default(),
             access: Access::default(),
@@ -114,186 +109,18 @@ impl Broker {
             user_accounts: Accounts::default(),
             vhost_accounts: Accounts::default(),
             node_account: Arc::default(),
+            kept: Mutex::new("queues whose messages are kept", restore::Kept::default()),
             stored_returns: Mutex::new("returned copies in the store", BTreeMap::new()),
             totals: totals::Totals::default(),
         };
-        let mut skipped = Vec::new();
-        // In this order, whatever refers to something comes after it.
-        let order = [
-            DefinitionKind::Meta,
-            DefinitionKind::Vhost,
-            DefinitionKind::User,
-            DefinitionKind::Permission,
-            DefinitionKind::TopicPermission,
-            DefinitionKind::Exchange,
-            DefinitionKind::Queue,
-            DefinitionKind::Binding,
-            DefinitionKind::Parameter,
-        ];
-        for kind in order {
-            for (_, key, value) in stored.iter().filter(|(k, ..)| *k == kind) {
-                if let Err(error) = broker.restore(kind, key, value) {
-                    let what = format!("{kind:?} {}", key_parts(key).unwrap_or_default().join(" "));
-                    if matches!(
-                        kind,
-                        DefinitionKind::Meta | DefinitionKind::Vhost | DefinitionKind::Queue
-                    ) {
-                        return Err((what, error));
-                    }
-                    skipped.push((what, error));
-                }
-            }
-        }
-        broker.restore_windows(stored, &mut skipped);
-        let returned = stored.iter();
-        for (_, key, value) in returned.filter(|(k, ..)| *k == DefinitionKind::Returned) {
-            match ReturnedCopy::read(key, value) {
-                Ok(copy) => {
-                    let name = (copy.queue, copy.id);
-                    broker.stored_returns.lock().insert(name, copy);
-                }
-                Err(error) => skipped.push(("a returned copy".into(), error)),
-            }
-        }
-        Ok((broker, skipped))
-    }
-
-    /// Fills the de-duplication windows. Entries whose exchange or queue was deleted while they were on
-    /// their way to the log are removed.
-    fn restore_windows(&self, stored: &[Definition], skipped: &mut Vec<Skipped>) {
-        let mut windows = HashMap::new();
-        for vhost in self.vhosts() {
-            let exchanges = vhost.exchanges();
-            let queues = vhost.queues();
-            let all = exchanges
-                .iter()
-                .filter_map(|x| x.window())
-                .chain(queues.iter().filter_map(|q| q.window()));
-            windows.extend(all.map(|w| (w.id(), w.clone())));
-        }
-        let mut records = Records::default();
-        let entries = stored.iter();
-        for (kind, key, value) in entries.filter(|(k, ..)| *k == DefinitionKind::Deduplication) {
-            let restored = deduplication::owner(key).and_then(|id| match windows.get(&id) {
-                Some(window) => window.restore(value),
-                None => {
-                    records.definitions.push(ports::DefinitionChange {
-                        kind: *kind,
-                        key: key.clone(),
-                        value: None,
-                    });
-                    Ok(())
-                }
-            });
-            if let Err(error) = restored {
-                skipped.push(("an entry of a de-duplication window".into(), error));
-            }
-        }
-        if !records.is_empty() {
-            // If the log fails now, the first publish will say so.
-            let _ = self.log.append(&mut records);
-        }
+        let skipped = broker.restore_all(stored);
+        (broker, skipped)
     }
 
     /// The turn of one publish, or one transaction, that de-duplication windows look at: held from the
     /// look until it is in the log. Taken before any other lock.
     pub fn take_turn(&self) -> std::sync::MutexGuard<'_, ()> {
         self.turn.lock()
-    }
-
-    fn restore(
-        &self,
-        kind: DefinitionKind,
-        key: &[u8],
-        value: &[u8],
-    ) -> Result<(), DefinitionError> {
-        let missing = |what: &str| DefinitionError(format!("its {what} is not defined"));
-        let text = |t: &FieldTable, name: &str| {
-            t.get(name)
-                .and_then(FieldValue::as_str)
-                .unwrap_or("")
-                .to_string()
-        };
-        match kind {
-            DefinitionKind::Meta => {
-                let next = fields(value)?
-                    .get("next")
-                    .and_then(FieldValue::as_integer)
-                    .unwrap_or(1);
-                self.next_queue_id.fetch_max(next as u64, Ordering::Relaxed);
-            }
-            DefinitionKind::Vhost => {
-                fields(value)?;
-                self.insert_vhost(&key_parts(key)?.concat());
-            }
-            DefinitionKind::User => {
-                let t = fields(value)?;
-                self.access.put_user(User {
-                    name: key_parts(key)?.concat(),
-                    password_hash: text(&t, "password_hash"),
-                    hashing_algorithm: text(&t, "hashing_algorithm"),
-                    tags: dead_letter::string_array(Some(&t), "tags"),
-                });
-            }
-            DefinitionKind::Permission => {
-                let [user, vhost] =
-                    <[String; 2]>::try_from(key_parts(key)?).map_err(|_| missing("key"))?;
-                let t = fields(value)?;
-                let permissions = Permissions::new(
-                    &text(&t, "configure"),
-                    &text(&t, "write"),
-                    &text(&t, "read"),
-                )
-                .map_err(|e| DefinitionError(e.to_string()))?;
-                self.access.put_permissions(&user, &vhost, permissions);
-            }
-            DefinitionKind::TopicPermission => {
-                let [user, vhost, exchange] =
-                    <[String; 3]>::try_from(key_parts(key)?).map_err(|_| missing("key"))?;
-                let t = fields(value)?;
-                self.access
-                    .put_topic_permissions(
-                        [&user, &vhost, &exchange],
-                        [&text(&t, "write"), &text(&t, "read")],
-                    )
-                    .map_err(|e| DefinitionError(e.to_string()))?;
-            }
-            DefinitionKind::Exchange => {
-                let (vhost, info) = definitions::read_exchange(key, value)?;
-                self.next_queue_id.fetch_max(info.id + 1, Ordering::Relaxed);
-                self.vhost(&vhost)
-                    .ok_or_else(|| missing("vhost"))?
-                    .restore_exchange(info);
-            }
-            DefinitionKind::Queue => {
-                let (vhost, stored) = StoredQueue::read(key, value)?;
-                let vhost = self.vhost(&vhost).ok_or_else(|| missing("vhost"))?;
-                self.next_queue_id
-                    .fetch_max(stored.id + 1, Ordering::Relaxed);
-                vhost
-                    .restore_queue(stored)
-                    .map_err(|e| DefinitionError(format!("{e:?}")))?;
-            }
-            DefinitionKind::Binding => {
-                let (vhost, stored) = StoredBinding::read(key, value)?;
-                let vhost = self.vhost(&vhost).ok_or_else(|| missing("vhost"))?;
-                if !vhost.restore_binding(&stored) {
-                    return Err(missing("source or destination"));
-                }
-            }
-            DefinitionKind::Parameter => {
-                let [component, name] =
-                    <[String; 2]>::try_from(key_parts(key)?).map_err(|_| missing("key"))?;
-                let account = self.account(&component, &name);
-                let account = account.ok_or_else(|| missing("component"))?;
-                for (limit, max) in fields(value)?.iter() {
-                    account.set(limit, max.as_integer().unwrap_or(-1));
-                }
-            }
-            // These are read with what they belong to.
-            DefinitionKind::Deduplication | DefinitionKind::Returned => {}
-        }
-        Ok(())
     }
 
     /// Hands the copies that recovery found to their queues; `recover` calls back with each run.
@@ -307,7 +134,9 @@ impl Broker {
         let mut batch = batch::Batch::default();
         let stored = std::mem::take(&mut *self.stored_returns.lock());
         let mut live = HashSet::new();
-        recover(&|id| queues.contains_key(&id), &mut |run| {
+        let kept = std::mem::take(&mut *self.kept.lock());
+        let known = |id| queues.contains_key(&id) || kept.keeps(id);
+        recover(&known, &mut |run| {
             if let Some(queue) = queues.get(&run.target.queue) {
                 returned::split(&run, &stored, &mut |run, copy| match copy {
                     Some(copy) => {
@@ -318,7 +147,8 @@ impl Broker {
                 });
             }
         });
-        let stored = stored.into_keys().map(|name| (name, live.contains(&name)));
+        let stored = stored.into_keys();
+        let stored = stored.map(|name| (name, live.contains(&name) || kept.keeps(name.0)));
         batch.define(self.returned.restore(stored));
         for queue in queues.values() {
             queue.touch(now, &mut batch.fx);

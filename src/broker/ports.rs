@@ -78,31 +78,32 @@ pub struct DefinitionChange {
     pub value: Option<Vec<u8>>,
 }
 
-/// The kinds of definitions, one tree of the store each.
+/// The kinds of definitions.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[repr(u8)]
 #[allow(missing_docs, reason = "AMQP's and RabbitMQ's own terms")]
 pub enum DefinitionKind {
-    Vhost = 1,
-    User = 2,
-    Permission = 3,
-    Exchange = 4,
-    Queue = 5,
-    Binding = 6,
+    Vhost,
+    User,
+    Permission,
+    Exchange,
+    Queue,
+    Binding,
     /// Policies, operator policies, limits, parameters: later issues.
-    Parameter = 7,
+    Parameter,
     /// The broker's own counters, such as the next queue id.
-    Meta = 8,
+    Meta,
     /// What a user may do on a topic exchange, by routing key.
-    TopicPermission = 9,
+    TopicPermission,
     /// An entry of a de-duplication window.
-    Deduplication = 10,
-    /// What a quorum queue knows of a message that came back.
-    Returned = 11,
+    Deduplication,
+    /// What a quorum queue knows of messages that came back.
+    Returned,
+    /// One of a later version, by its number: kept as it is.
+    Other(u8),
 }
 
 impl DefinitionKind {
-    /// All kinds.
+    /// The kinds that this version knows, in the order of their numbers in log and store, from one.
     pub const ALL: [DefinitionKind; 11] = [
         DefinitionKind::Vhost,
         DefinitionKind::User,
@@ -116,6 +117,22 @@ impl DefinitionKind {
         DefinitionKind::Deduplication,
         DefinitionKind::Returned,
     ];
+
+    /// Its number in log and store.
+    pub fn number(self) -> u8 {
+        if let DefinitionKind::Other(number) = self {
+            return number;
+        }
+        let at = Self::ALL.iter().position(|k| *k == self);
+        at.map_or(0, |at| at as u8 + 1)
+    }
+
+    /// The kind with this number.
+    pub fn of(number: u8) -> DefinitionKind {
+        let known = usize::from(number).checked_sub(1);
+        let known = known.and_then(|at| Self::ALL.get(at));
+        known.copied().unwrap_or(DefinitionKind::Other(number))
+    }
 }
 
 /// What one flush stages: all or nothing after a crash, in this order: settles, definitions,

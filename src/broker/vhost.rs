@@ -4,6 +4,7 @@
 //! then applied, so that the log's order is the order things happened in. Lookups take read locks
 //! only, and publishing mostly not even that (see [`super::routing`]).
 
+mod aside;
 mod checks;
 mod delayed;
 mod end;
@@ -15,6 +16,7 @@ use std::sync::{Arc, RwLock};
 
 use base64::Engine as _;
 
+use self::aside::SetAside;
 use self::checks::{check_exchange, exchange_equivalence, fits, redeclare, validate_binding};
 use super::ConnectionId;
 use super::arguments::{
@@ -56,6 +58,15 @@ pub enum TopologyError {
     QueueLimit(String, u64, bool),
     /// There are as many exchanges as there may be: the name, and the limit.
     ExchangeLimit(String, u64),
+    /// The store has one of this name that this version cannot serve: see [`Vhost::give_up`].
+    SetAside {
+        /// A queue, or an exchange.
+        queue: bool,
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// No such exchange.
     NoExchange(String),
     /// No such queue.
@@ -197,6 +208,7 @@ pub struct Vhost {
     queues: RwLock<HashMap<Box<str>, Arc<Queue>>>,
     links: Mutex<Links>,
     traced: AtomicBool,
+    aside: SetAside,
 }
 
 const UNPOISONED: &str = "a panic aborts the process";
@@ -255,6 +267,7 @@ impl Vhost {
             queues: RwLock::default(),
             links: Mutex::new("the topology of a vhost", Links::default()),
             traced: AtomicBool::new(false),
+            aside: SetAside::default(),
         })
     }
 
@@ -301,7 +314,7 @@ impl Vhost {
     /// A queue that this connection may use.
     ///
     /// # Errors
-    /// `NoQueue`, or `Locked` for an exclusive queue of another connection.
+    /// `NoQueue`, `SetAside`, or `Locked` for an exclusive queue of another connection.
     pub fn lookup_queue(
         &self,
         name: &str,
@@ -310,7 +323,10 @@ impl Vhost {
         let queue = self
             .queue(name)
             .filter(|q| !q.is_deleted())
-            .ok_or_else(|| TopologyError::NoQueue(name.into()))?;
+            .ok_or_else(|| {
+                let aside = self.not_aside(true, name).err();
+                aside.unwrap_or_else(|| TopologyError::NoQueue(name.into()))
+            })?;
         match queue.info().exclusive_owner {
             Some(owner) if owner != connection => Err(TopologyError::Locked(name.into())),
             _ => Ok(queue),
@@ -320,10 +336,12 @@ impl Vhost {
     /// An exchange, or why not.
     ///
     /// # Errors
-    /// `NoExchange`
+    /// `NoExchange`, `SetAside`
     pub fn lookup_exchange(&self, name: &str) -> Result<Arc<Exchange>, TopologyError> {
-        self.exchange(name)
-            .ok_or_else(|| TopologyError::NoExchange(name.into()))
+        self.exchange(name).ok_or_else(|| {
+            let aside = self.not_aside(false, name).err();
+            aside.unwrap_or_else(|| TopologyError::NoExchange(name.into()))
+        })
     }
 
     fn append(&self, links: &mut Links, records: &mut Records) -> Result<Lsn, TopologyError> {
@@ -356,6 +374,7 @@ impl Vhost {
                 name: d.name.into(),
             });
         }
+        self.not_aside(false, d.name)?;
         let reached = self.accounts.iter().find_map(|a| a.exchanges.reached());
         if let Some(max) = reached {
             return Err(TopologyError::ExchangeLimit(d.name.into(), max));
@@ -407,7 +426,7 @@ impl Vhost {
         }
         let mut links = self.links.lock();
         let Some(exchange) = self.exchange(name) else {
-            return Ok(Lsn::default());
+            return self.give_up_under(&mut links, false, name);
         };
         if if_unused && !exchange.router().is_empty() {
             return Err(TopologyError::ExchangeInUse(name.into()));
@@ -548,6 +567,7 @@ impl Vhost {
                 redeclare(queue.info(), d, durable)?;
                 return Ok((queue, links.settled_at(durable), false));
             }
+            self.not_aside(true, name)?;
             for (account, all) in self.accounts.iter().zip([false, true]) {
                 if let Some(max) = account.queues.reached() {
                     return Err(TopologyError::QueueLimit(name.into(), max, all));

@@ -8,6 +8,10 @@ use super::wire::{Malformed, Reader};
 /// exhaust the stack.
 pub const NESTING_MAX: usize = 64;
 
+/// How deep those may nest that we encode ourselves: they hold what came from the wire, and the store
+/// and the firehose put tables of their own around it.
+pub const NESTING_OURS: usize = NESTING_MAX + 8;
+
 /// A value with its wire type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FieldValue {
@@ -129,8 +133,8 @@ impl FieldValue {
         }
     }
 
-    fn read(r: &mut Reader<'_>, depth: usize) -> Result<FieldValue, Malformed> {
-        if depth > NESTING_MAX {
+    fn read(r: &mut Reader<'_>, depth: usize, max: usize) -> Result<FieldValue, Malformed> {
+        if depth > max {
             return Err(Malformed::Syntax);
         }
         Ok(match r.octet()? {
@@ -152,12 +156,12 @@ impl FieldValue {
             b'x' => FieldValue::Bytes(r.long_str()?.to_vec()),
             b'T' => FieldValue::Timestamp(r.longlong()?),
             b'V' => FieldValue::Void,
-            b'F' => FieldValue::Table(FieldTable::read(r.long_str()?, depth + 1)?),
+            b'F' => FieldValue::Table(FieldTable::read(r.long_str()?, depth + 1, max)?),
             b'A' => {
                 let mut items = Reader::new(r.long_str()?);
                 let mut array = Vec::new();
                 while !items.rest().is_empty() {
-                    array.push(FieldValue::read(&mut items, depth + 1)?);
+                    array.push(FieldValue::read(&mut items, depth + 1, max)?);
                 }
                 FieldValue::Array(array)
             }
@@ -235,26 +239,38 @@ impl FieldTable {
     /// # Errors
     /// [`Malformed`] if a field has no known type, or the bytes end early.
     pub fn parse(bytes: &[u8]) -> Result<FieldTable, Malformed> {
-        Self::read(bytes, 0)
+        Self::read(bytes, 0, NESTING_MAX)
     }
 
-    fn read(bytes: &[u8], depth: usize) -> Result<FieldTable, Malformed> {
+    /// Parses the fields of a table that we encoded: deeper than what the wire may bring.
+    ///
+    /// # Errors
+    /// [`Malformed`] if a field has no known type, or the bytes end early.
+    pub fn parse_ours(bytes: &[u8]) -> Result<FieldTable, Malformed> {
+        Self::read(bytes, 0, NESTING_OURS)
+    }
+
+    fn read(bytes: &[u8], depth: usize, max: usize) -> Result<FieldTable, Malformed> {
         let mut r = Reader::new(bytes);
         let mut fields = Vec::new();
         while !r.rest().is_empty() {
             let name = r.short_str()?.to_string();
-            fields.push((name, FieldValue::read(&mut r, depth)?));
+            fields.push((name, FieldValue::read(&mut r, depth, max)?));
         }
         Ok(FieldTable { fields })
     }
 
-    /// Appends the table with its 32-bit length. Names longer than 255 octets do not occur: they
-    /// come from the wire or are our own.
+    /// Appends the table with its 32-bit length. Names longer than 255 octets do not occur, they are
+    /// refused where they come in; one that did would be cut at a character.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         with_length(out, |out| {
             for (name, value) in &self.fields {
-                out.push(name.len().min(255) as u8);
-                out.extend(name.bytes().take(255));
+                let mut end = name.len().min(255);
+                while !name.is_char_boundary(end) {
+                    end -= 1;
+                }
+                out.push(end as u8);
+                out.extend(name.bytes().take(end));
                 value.encode_into(out);
             }
         });
@@ -319,9 +335,9 @@ impl<'a> TableRef<'a> {
         self.0
     }
 
-    /// The table itself. What was checked parses; anything else is read as empty.
+    /// The table itself. What was checked, or encoded by us, parses; anything else is read as empty.
     pub fn to_table(&self) -> FieldTable {
-        FieldTable::parse(self.0).unwrap_or_default()
+        FieldTable::parse_ours(self.0).unwrap_or_default()
     }
 }
 
@@ -428,6 +444,35 @@ mod tests {
             fields: vec![("deep".into(), value)],
         };
         assert_eq!(FieldTable::parse(&table.to_bytes()), Err(Malformed::Syntax));
+    }
+
+    #[test]
+    fn what_we_put_around_what_the_wire_takes_is_read() {
+        let mut value = FieldValue::Void;
+        for _ in 0..NESTING_MAX {
+            value = FieldValue::Array(vec![value]);
+        }
+        let mut table = FieldTable {
+            fields: vec![("deep".into(), value)],
+        };
+        assert!(check(&table.to_bytes()).is_ok());
+        for _ in 0..NESTING_OURS - NESTING_MAX {
+            table = FieldTable {
+                fields: vec![("ours".into(), FieldValue::Table(table))],
+            };
+            let bytes = table.to_bytes();
+            assert_eq!(FieldTable::parse_ours(&bytes), Ok(table.clone()));
+            assert_eq!(TableRef::unchecked(&bytes).to_table(), table);
+            assert!(check(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_cut_at_a_character() {
+        let mut table = FieldTable::new();
+        table.insert(&"é".repeat(200), true);
+        let read = FieldTable::parse(&table.to_bytes()).expect("valid");
+        assert_eq!(read.get(&"é".repeat(127)), Some(&FieldValue::Bool(true)));
     }
 
     #[test]

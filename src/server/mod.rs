@@ -163,8 +163,7 @@ impl Server {
             TlsReloader::new(&config.tls)?;
         }
         if !config.load_definitions.is_empty() {
-            let (broker, _) = Broker::new(MemoryLog::new(), &[])
-                .map_err(|(what, why)| io::Error::other(format!("{what}: {why}")))?;
+            let (broker, _) = Broker::new(MemoryLog::new(), &[]);
             definitions_file::load(&broker, config.load_definitions.as_ref())?;
         }
         Ok(())
@@ -193,10 +192,10 @@ impl Server {
         let (log, stored) = SegmentedLog::open(options, Arc::new(storage::files::Disk))?;
         let log = Arc::new(log);
         let port: Arc<dyn MessageLog> = log.clone();
-        let (broker, skipped) = Broker::new(port, &stored)
-            .map_err(|(what, why)| io::Error::other(format!("cannot read {what}: {why}")))?;
+        let (broker, skipped) = Broker::new(port, &stored);
         for (what, why) in skipped {
-            tracing::error!("definition left out: {what}: {why}");
+            let store = config.data_dir().join("definitions");
+            tracing::error!("{}: {what}: {why}", store.display());
         }
         let broker = Arc::new(broker);
         let memory = broker.memory();

@@ -52,18 +52,14 @@ impl DefinitionStore {
         for item in db.iter() {
             let (key, value) = item.map_err(io_error)?;
             match key.split_first() {
-                Some((0, _)) if value.len() == 16 => {
+                Some((0, [])) if value.len() == 16 => {
                     let number =
                         |at: usize| value[at..at + 8].try_into().map_or(0, u64::from_be_bytes);
                     (stored.applied, stored.next_id) = (Lsn(number(0)), number(8));
                 }
                 Some((kind, key)) => {
-                    let kind = DefinitionKind::ALL.into_iter().find(|k| *k as u8 == *kind);
-                    let kind =
-                        kind.ok_or_else(|| io::Error::other("a definition of an unknown kind"))?;
-                    stored
-                        .definitions
-                        .insert((kind, key.to_vec()), value.to_vec());
+                    let name = (DefinitionKind::of(*kind), key.to_vec());
+                    stored.definitions.insert(name, value.to_vec());
                 }
                 None => {}
             }
@@ -86,7 +82,7 @@ impl DefinitionStore {
     ) -> io::Result<()> {
         let mut batch = sled::Batch::default();
         for change in changes {
-            let key = [&[change.kind as u8], change.key.as_slice()].concat();
+            let key = [&[change.kind.number()], change.key.as_slice()].concat();
             match &change.value {
                 Some(value) => batch.insert(key, value.as_slice()),
                 None => batch.remove(key),

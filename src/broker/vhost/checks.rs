@@ -1,6 +1,7 @@
 //! Whether a declaration or a binding is one that can be, and the same as the one that is there.
 
 use super::*;
+use crate::broker::arguments::short;
 use crate::broker::deduplication::{DEDUPLICATION_ARGUMENTS, DeduplicationSettings};
 
 /// Whether a queue of this type can have these properties.
@@ -69,9 +70,19 @@ pub(super) fn check_exchange(
         strings.extend(["hash-header", "hash-property"]);
     }
     for argument in strings {
-        if let Some(value) = d.arguments.get(argument).filter(|v| v.as_str().is_none()) {
-            let (name, got) = (d.name.to_string(), value.type_name());
+        let Some(value) = d.arguments.get(argument) else {
+            continue;
+        };
+        let name = d.name.to_string();
+        let Some(text) = value.as_str() else {
+            let got = value.type_name();
             return Err(TopologyError::ExchangeArgumentType(name, argument, got));
+        };
+        if argument == "alternate-exchange"
+            && let Err(problem) = short(text)
+        {
+            let e = ArgumentError { argument, problem };
+            return Err(TopologyError::ExchangeArgument(name, e));
         }
     }
     if kind == ExchangeType::Deduplication

@@ -17,13 +17,14 @@ impl Vhost {
     pub(in crate::broker) fn restore_queue(
         &self,
         stored: StoredQueue,
+        refused: impl FnMut(ArgumentError),
     ) -> Result<Arc<Queue>, ArgumentError> {
         if let Some(exchange) = stored.delays.as_deref().and_then(|x| self.exchange(x)) {
             let queue = self.waiting_of(&stored, true);
             exchange.set_waiting(queue.clone());
             return Ok(queue);
         }
-        let settings = QueueSettings::parse(&stored.arguments)?;
+        let settings = QueueSettings::restore(&stored.arguments, refused)?;
         let info = QueueInfo {
             id: QueueId(stored.id),
             vhost: self.name.clone(),

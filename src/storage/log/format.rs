@@ -151,7 +151,7 @@ pub(super) fn encode(out: &mut Vec<u8>, records: &Records, place: &Place) {
     }
     for change in &records.definitions {
         out.put_u8(DEFINITION);
-        out.put_u8(change.kind as u8);
+        out.put_u8(change.kind.number());
         out.put_u32(change.key.len() as u32);
         out.put_slice(&change.key);
         out.put_u8(u8::from(change.value.is_some()));
@@ -359,10 +359,7 @@ fn decode_one<'a>(
             }
         }
         DEFINITION => {
-            let number = r.u8()?;
-            let kind = DefinitionKind::ALL
-                .into_iter()
-                .find(|k| *k as u8 == number)?;
+            let kind = DefinitionKind::of(r.u8()?);
             let n = r.u32()? as usize;
             let key = r.take(n)?.to_vec();
             let value = match r.u8()? {
