@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use criterion::{BatchSize, Criterion, Throughput};
 use leveret::broker::exchange::{Destination, ExchangeType, Router};
-use leveret::broker::message::Message;
 use leveret::broker::ports::{
-    Appended, Bell, LogFailed, Lsn, MessageId, MessageLog, QueueId, Records,
+    Appended, Bell, Found, LogFailed, Lsn, MessageId, MessageLog, QueueId, Records,
 };
 use leveret::broker::routing::RouteCache;
 use leveret::broker::vhost::{BindingSpec, QueueDeclare, Vhost};
@@ -45,7 +44,7 @@ impl MessageLog for NoLog {
 
     fn ring_at(&self, _: Lsn, _: &Arc<dyn Bell>) {}
 
-    fn read(&self, _: &[MessageId], _: &mut Vec<Option<Message>>) -> io::Result<()> {
+    fn read(&self, _: &[MessageId], _: &mut Vec<Found>) -> io::Result<()> {
         Ok(())
     }
 

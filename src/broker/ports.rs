@@ -196,6 +196,20 @@ impl fmt::Display for LogFailed {
 
 impl std::error::Error for LogFailed {}
 
+/// What [`MessageLog::read`] says of a message. Only the log can know that one is lost: that it could
+/// not be read says nothing of that.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// Here it is.
+    Here(Message),
+    /// No copy of it is left: all are settled.
+    Settled,
+    /// What held it is damaged, which the log has reported with file and offset.
+    Lost,
+    /// The disk did not give it, or does not have it yet: to be asked again, a little later.
+    Later,
+}
+
 /// Something that wants to be woken when the log has moved. Ringing twice is harmless.
 pub trait Bell: Send + Sync {
     /// Wakes whoever waits. Never blocks.
@@ -232,12 +246,10 @@ pub trait MessageLog: Send + Sync {
     /// appends them to `into` in that order. Staged but unwritten ones are found, too. Blocks: call
     /// it from a thread that may wait for a disk.
     ///
-    /// A message that cannot be read (corrupt on disk; reported in the log with file and offset)
-    /// or that has been reclaimed is `None`.
-    ///
     /// # Errors
-    /// An I/O error of the disk.
-    fn read(&self, ids: &[MessageId], into: &mut Vec<Option<Message>>) -> io::Result<()>;
+    /// An I/O error of the disk. `into` has its answers all the same: what could not be read is
+    /// [`Found::Later`].
+    fn read(&self, ids: &[MessageId], into: &mut Vec<Found>) -> io::Result<()>;
 
     /// Bytes staged but not yet written. Connections stop reading above the configured limit.
     fn backlog_bytes(&self) -> u64;

@@ -65,4 +65,8 @@ totals! {
     redelivered,
     /// Messages acknowledged.
     acknowledged,
+    /// Messages of queues that were given up because the log is damaged where they were.
+    log_lost_messages,
+    /// Reads of the log that the disk refused, each tried again.
+    log_read_errors,
 }

@@ -62,6 +62,7 @@ struct Gauges {
     log_segments: Gauge,
     log_bytes: Gauge,
     log_syncs: Counter,
+    log_damaged: Counter,
     memory_alarm: Gauge,
     disk_alarm: Gauge,
     half_open: Gauge,
@@ -236,6 +237,18 @@ impl Metrics {
             acknowledged,
             "Messages acknowledged"
         );
+        total!(
+            "leveret_log_lost_messages_total",
+            &[],
+            log_lost_messages,
+            "Messages of queues given up because the log is damaged where they were"
+        );
+        total!(
+            "leveret_log_read_errors_total",
+            &[],
+            log_read_errors,
+            "Reads of the message log that the disk refused, each tried again"
+        );
         let p = &shared.config.protocol;
         let identity = [
             ("rabbitmq_node", NODE_NAME),
@@ -312,6 +325,12 @@ impl Metrics {
                 "leveret_log_syncs_total",
                 &[],
                 "Calls of fdatasync by the message log",
+            ),
+            log_damaged: counter(
+                &r,
+                "leveret_log_damaged_places_total",
+                &[],
+                "Places in the message log's files that were found damaged",
             ),
             memory_alarm: g(
                 "rabbitmq_alarms_memory_used_watermark",
@@ -406,6 +425,7 @@ impl Metrics {
         g.log_segments.set(log.segments as f64);
         g.log_bytes.set(log.bytes as f64);
         g.log_syncs.absolute(log.syncs);
+        g.log_damaged.absolute(log.damaged);
         self.exporter.render()
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,12 +17,10 @@ use crate::broker::ports::{LoggedPublish, QueueId, Records, Scheduler, Target};
 use crate::broker::queue::Queue;
 use crate::clock;
 
+mod page_in;
+
 /// A queue that wants to be told of a time, unix milliseconds.
 type Timer = (QueueId, Weak<Queue>, u64);
-
-/// Messages read from the log at once, and about how many bytes.
-const PAGE_IN_MESSAGES: usize = 1024;
-const PAGE_IN_BYTES: u64 = 1 << 20;
 
 /// Messages moved out of memory under one lock.
 const EVICT_MESSAGES: usize = 1024;
@@ -59,7 +57,7 @@ pub(super) fn start(broker: &Arc<Broker>, stop: &CancellationToken) -> std::io::
     let b = broker.clone();
     std::thread::Builder::new()
         .name("page-in".into())
-        .spawn(move || run_page_ins(&b, &requests))?;
+        .spawn(move || page_in::run(&b, &requests))?;
     tokio::spawn(run_residency(broker.clone(), stop.clone()));
     Ok(())
 }
@@ -101,36 +99,6 @@ async fn run_timers(
             if batch.flush(&broker, now).is_err() {
                 return;
             }
-        }
-    }
-}
-
-fn run_page_ins(broker: &Arc<Broker>, requests: &Receiver<Arc<Queue>>) {
-    let mut batch = Batch::default();
-    let mut read = Vec::new();
-    loop {
-        // It may idle now.
-        broker.memory().report();
-        let Ok(queue) = requests.recv() else { return };
-        let wanted = queue.wanted(PAGE_IN_MESSAGES, PAGE_IN_BYTES);
-        let ids: Vec<_> = wanted.iter().map(|(_, id)| *id).collect();
-        read.clear();
-        if let Err(e) = broker.log().read(&ids, &mut read) {
-            tracing::error!(
-                queue = &*queue.info().name,
-                "reading messages from the log failed: {e}"
-            );
-            read.resize(ids.len(), None);
-        }
-        let found = wanted
-            .into_iter()
-            .zip(read.drain(..))
-            .map(|((seq, id), m)| (seq, id, m))
-            .collect();
-        let now = clock::now();
-        queue.arrived(found, now, &mut batch.fx);
-        if batch.flush(broker, now).is_err() {
-            return;
         }
     }
 }

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use consumers::{ConsumerIndex, ConsumerInfo};
 pub use entry::{Entry, Incoming};
+pub use state::residency::Arrived;
 pub use state::{DeliveryRef, Got, Settle, Unlogged};
 
 use self::state::{Cx, QueueState};
@@ -31,7 +32,7 @@ use super::effects::{DeathReason, Effects};
 use super::memory::Memory;
 use super::message::Message;
 use super::outlet::{Delivery, Outlet};
-use super::ports::{Bell, MessageId, QueueId, RecoveredRun};
+use super::ports::{Bell, Found, MessageId, QueueId, RecoveredRun};
 use super::returned::ReturnedCopy;
 use crate::protocol::field_table::FieldTable;
 use crate::sync::Mutex;
@@ -468,14 +469,14 @@ impl Queue {
         self.state.lock().wanted(count, bytes)
     }
 
-    /// Hands in what was read; `None` is a message that the log has lost.
+    /// Hands in what was read. After [`Arrived::again`] the queue waits for it to be called again.
     pub fn arrived(
         self: &Arc<Self>,
-        read: Vec<(u64, MessageId, Option<Message>)>,
+        read: Vec<(u64, MessageId, Found)>,
         now: u64,
         fx: &mut Effects,
-    ) {
-        self.with(now, fx, |state, cx| state.arrived(read, cx));
+    ) -> Arrived {
+        self.with(now, fx, |state, cx| state.arrived(read, cx))
     }
 
     /// Moves up to `count` bodies out of memory that the log has; returns how many.

@@ -2,7 +2,7 @@
 //!
 //! No clock, no disk, no task. [`super::Queue`] holds it behind a mutex.
 
-mod residency;
+pub(super) mod residency;
 mod returned;
 mod settling;
 mod timeouts;
@@ -133,10 +133,12 @@ pub(super) struct QueueState {
     reserved_bytes: u64,
     /// A read from the log is on its way.
     paging: bool,
+    /// The one before did not give everything: this one may take long.
+    stuck: bool,
     /// Neither ready nor with a consumer.
     away: returned::Away,
     /// To be dead-lettered once their bodies are read.
-    dying: Vec<(Entry, DeathReason)>,
+    dying: VecDeque<(Entry, DeathReason)>,
     /// Called for in `fx.deadlines` already, unix milliseconds.
     armed: Option<u64>,
     /// No delivery is taken back before, unix milliseconds.
@@ -299,7 +301,7 @@ impl QueueState {
         if settings.overflow != Overflow::DropHead {
             return;
         }
-        if self.paging && self.consumers.any_ready() {
+        if self.paging && !self.stuck && self.consumers.any_ready() {
             // The head is on its way to a consumer; `arrived` comes back to this.
             return;
         }
@@ -578,7 +580,7 @@ impl QueueState {
                 reason,
             });
         } else {
-            self.dying.push((entry, reason));
+            self.dying.push_back((entry, reason));
             self.want_page_in(cx);
         }
     }

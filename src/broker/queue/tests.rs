@@ -10,6 +10,8 @@ use crate::broker::effects::DeathReason;
 use crate::broker::message::{FLAG_PERSISTENT, Parts};
 use crate::broker::outlet::{ConsumerKey, NO_SLOT, Notice, Outlet, Room};
 
+mod paging;
+
 /// Takes everything, in order, up to a limit.
 pub(super) struct Sink {
     got: Mutex<Vec<Delivery>>,
@@ -501,8 +503,8 @@ pub(super) fn feed(q: &Arc<Queue>, fx: &mut Effects, now: u64) -> bool {
     let read = q
         .wanted(7, u64::MAX)
         .into_iter()
-        .map(|(seq, id)| (seq, id, Some(message(id.0))))
+        .map(|(seq, id)| (seq, id, Found::Here(message(id.0))))
         .collect();
-    q.arrived(read, now, fx);
+    assert_eq!(q.arrived(read, now, fx), Arrived::default());
     true
 }

@@ -9,8 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::broker::Broker;
 use crate::broker::arguments::Problem;
-use crate::broker::message::Message;
-use crate::broker::ports::{Appended, Bell, Definition, MessageId};
+use crate::broker::ports::{Appended, Bell, Definition, Found, MessageId};
 
 /// Values by kind and key.
 type Kept = BTreeMap<(DefinitionKind, Vec<u8>), Vec<u8>>;
@@ -70,7 +69,7 @@ impl MessageLog for Store {
         bell.ring();
     }
 
-    fn read(&self, _: &[MessageId], _: &mut Vec<Option<Message>>) -> io::Result<()> {
+    fn read(&self, _: &[MessageId], _: &mut Vec<Found>) -> io::Result<()> {
         Ok(())
     }
 

@@ -11,8 +11,8 @@
 //!
 //! All integers are big-endian. `len` counts the records' bytes; `crc` (CRC-32) covers everything behind
 //! it. Segment number and offset tell a frame from one that an earlier use of the file left behind.
-//! `watermark` is what was durable when the frame was staged: a bad frame below a later frame's
-//! watermark was once good, so it is corruption; otherwise it was never finished, a torn tail. The
+//! `watermark` is what was durable when the frame was staged: a bad frame below the watermark of any
+//! later frame was once good, so it is corruption; otherwise it was never finished, a torn tail. The
 //! last frame of a segment that another one follows says so: a segment whose end did not reach the
 //! disk is told from one that is whole.
 //!
@@ -32,6 +32,12 @@ const DEFINITION: u8 = 3;
 const PUBLISH: u8 = 4;
 const CLEAN_STOP: u8 = 5;
 const SEAL: u8 = 6;
+
+/// Bytes of a message's record at least.
+const PUBLISH_BYTES_MIN: u64 = 17;
+
+/// No log comes near this id.
+const ID_MAX: u64 = 1 << 62;
 
 /// Bytes of the frame that ends a segment.
 pub(super) const SEAL_LEN: usize = FRAME_HEADER + 1;
@@ -65,6 +71,16 @@ impl FrameHeader {
             first_id: u64_at(24),
             n_messages: u32_at(32),
         })
+    }
+
+    /// Whether a log may hold such a frame, at its place or elsewhere.
+    pub(super) fn is_possible(&self) -> bool {
+        let end = u64::from(self.offset) + FRAME_HEADER as u64 + u64::from(self.len);
+        let n = u64::from(self.n_messages);
+        self.len > 0
+            && end <= u64::from(u32::MAX)
+            && n * PUBLISH_BYTES_MIN <= u64::from(self.len)
+            && (1..=ID_MAX).contains(&self.first_id)
     }
 
     /// Bytes of the whole frame.

@@ -1,13 +1,56 @@
-//! The frames of a segment's file, one after the other.
+//! The frames of a segment's file, one after the other, and what is damaged between them.
 
 use std::io;
 use std::sync::Arc;
 
 use super::format::{FRAME_HEADER, FrameHeader};
-use super::reader::Blocks;
 use super::segment::lsn;
 use crate::broker::ports::Lsn;
 use crate::storage::files::LogFile;
+
+/// Bytes read from a file at once.
+const BLOCK_BYTES: usize = 256 * 1024;
+
+/// A frame that is larger is checked piece by piece before it is read as a whole: what only looks
+/// like the header of a large one takes no memory.
+const WHOLE_BYTES: usize = 16 << 20;
+
+/// A segment's file, read in blocks.
+struct Blocks {
+    file: Arc<dyn LogFile>,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Blocks {
+    fn of(file: Arc<dyn LogFile>) -> Blocks {
+        Blocks {
+            file,
+            start: 0,
+            bytes: Vec::new(),
+        }
+    }
+
+    /// `len` bytes at `offset`, or fewer at the end of the file.
+    fn at(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
+        let have = self.start..self.start + self.bytes.len() as u64;
+        if !(have.contains(&offset) && offset + len as u64 <= have.end) {
+            self.bytes.resize(len.max(BLOCK_BYTES), 0);
+            let n = match self.file.read_at(&mut self.bytes, offset) {
+                Ok(n) => n,
+                Err(e) => {
+                    // What is in there now is nobody's.
+                    self.bytes.clear();
+                    return Err(e);
+                }
+            };
+            self.bytes.truncate(n);
+            self.start = offset;
+        }
+        let from = (offset - self.start) as usize;
+        Ok(&self.bytes[from..(from + len).min(self.bytes.len())])
+    }
+}
 
 /// What comes next.
 pub(super) enum Next {
@@ -23,17 +66,26 @@ pub(super) struct Frames {
     blocks: Blocks,
     /// Length of the file, which may have been prepared for more than was written.
     pub(super) end: u64,
+    /// The highest watermark from some frame on, once that was looked for.
+    highest: Option<Lsn>,
 }
 
 impl Frames {
     /// Bytes looked at together behind the last good frame.
     const STEP_BYTES: usize = 64 * 1024;
 
+    /// All of a file. Segments are below 4 GiB: what is behind that is none of ours.
     pub(super) fn of(number: u32, file: Arc<dyn LogFile>) -> io::Result<Frames> {
+        Frames::until(number, file, u32::MAX)
+    }
+
+    /// Those that end at or before `end`.
+    pub(super) fn until(number: u32, file: Arc<dyn LogFile>, end: u32) -> io::Result<Frames> {
         Ok(Frames {
             number,
-            end: file.len()?,
+            end: file.len()?.min(end.into()),
             blocks: Blocks::of(file),
+            highest: None,
         })
     }
 
@@ -43,7 +95,7 @@ impl Frames {
         Ok(header.filter(|header| {
             header.segment == self.number
                 && u64::from(header.offset) == at
-                && header.len > 0
+                && header.is_possible()
                 && at + header.size() as u64 <= self.end
         }))
     }
@@ -53,29 +105,45 @@ impl Frames {
         let Some(header) = self.header(at)? else {
             return Ok(None);
         };
-        let checks = header.checks(self.blocks.at(at, header.size())?);
+        let checks = match header.size() {
+            ..=WHOLE_BYTES => header.checks(self.blocks.at(at, header.size())?),
+            _ => self.checks_by_pieces(at, &header)?,
+        };
         Ok(checks.then_some(header))
     }
 
-    /// What the last good frame says was durable.
-    pub(super) fn last_watermark(&mut self) -> io::Result<Option<Lsn>> {
-        let mut starts = Vec::new();
-        let mut at = 0;
-        while let Some(header) = self.header(at)? {
-            starts.push(at);
-            at += header.size() as u64;
-        }
-        for at in starts.into_iter().rev() {
-            if let Some(header) = self.frame(at)? {
-                return Ok(Some(Lsn(header.watermark)));
+    fn checks_by_pieces(&mut self, at: u64, header: &FrameHeader) -> io::Result<bool> {
+        let mut crc = crc32fast::Hasher::new();
+        let (mut from, end) = (at + 8, at + header.size() as u64);
+        while from < end {
+            let piece = self
+                .blocks
+                .at(from, BLOCK_BYTES.min((end - from) as usize))?;
+            if piece.is_empty() {
+                return Ok(false);
             }
+            crc.update(piece);
+            from += piece.len() as u64;
         }
-        Ok(None)
+        Ok(crc.finalize() == header.crc)
     }
 
     /// The bytes of a frame that [`Self::frame`] or [`Self::next`] found.
     pub(super) fn bytes(&mut self, header: &FrameHeader) -> io::Result<&[u8]> {
         self.blocks.at(u64::from(header.offset), header.size())
+    }
+
+    /// The most that any good frame at or behind `at` says was durable: frames that were staged
+    /// together say the same, whatever is damaged between them.
+    pub(super) fn highest_watermark(&mut self, at: u64) -> io::Result<Option<Lsn>> {
+        if self.highest.is_none() {
+            let mut at = at;
+            while let Some(header) = self.good_frame(at)? {
+                self.highest = self.highest.max(Some(Lsn(header.watermark)));
+                at = u64::from(header.offset) + header.size() as u64;
+            }
+        }
+        Ok(self.highest)
     }
 
     /// The next good frame at or behind `at`. Everything before `proved` was durable.
@@ -86,11 +154,30 @@ impl Frames {
         if !self.has_bytes_behind(at)? {
             return Ok(Next::End { rest: false });
         }
+        let Some(header) = self.good_frame(at + 1)? else {
+            return Ok(Next::End { rest: true });
+        };
         let bad = lsn(self.number, at as u32);
+        let found = u64::from(header.offset);
+        if proved > bad || self.highest_watermark(found)? > Some(bad) {
+            let skipped = found - at;
+            return Ok(Next::Frame { header, skipped });
+        }
+        Ok(Next::End { rest: true })
+    }
+
+    /// The first good frame at or behind `at`.
+    fn good_frame(&mut self, at: u64) -> io::Result<Option<FrameHeader>> {
+        if let Some(header) = self.frame(at)? {
+            return Ok(Some(header));
+        }
         let mark = self.number.to_be_bytes();
         let mut from = at + 1;
         while from + FRAME_HEADER as u64 <= self.end {
             let step = self.blocks.at(from, Self::STEP_BYTES + FRAME_HEADER)?;
+            if step.len() < FRAME_HEADER {
+                break; // The file is shorter than it was.
+            }
             if step.iter().all(|b| *b == 0) {
                 // Prepared and never written.
                 from += Self::STEP_BYTES as u64;
@@ -103,20 +190,13 @@ impl Frames {
                 Some((n, _)) => {
                     from += n as u64;
                     if let Some(header) = self.frame(from)? {
-                        let was_durable = proved > bad || Lsn(header.watermark) > bad;
-                        return Ok(match was_durable {
-                            true => Next::Frame {
-                                header,
-                                skipped: from - at,
-                            },
-                            false => Next::End { rest: true },
-                        });
+                        return Ok(Some(header));
                     }
                     from += 1;
                 }
             }
         }
-        Ok(Next::End { rest: true })
+        Ok(None)
     }
 
     /// Whether anything was written behind `at`.

@@ -19,7 +19,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,10 +30,9 @@ use std::time::Duration;
 use self::segment::{Segment, Segments, lsn};
 use super::definitions::DefinitionStore;
 use super::files::FileLayer;
-use crate::broker::message::Message;
 use crate::broker::ports::{
-    Appended, Bell, Definition, DefinitionChange, LogFailed, Lsn, MessageId, MessageLog, QueueId,
-    Records, RecoveredRun,
+    Appended, Bell, Definition, DefinitionChange, Found, LogFailed, Lsn, MessageId, MessageLog,
+    QueueId, Records, RecoveredRun,
 };
 
 /// What "durable" means.
@@ -82,6 +81,9 @@ impl LogOptions {
 /// Bytes staged before the log thread is woken although nobody waits.
 const WAKE_AT_BYTES: u64 = 1 << 20;
 
+/// Damaged places that are told of and counted.
+const DAMAGED_MAX: usize = 10_000;
+
 /// Staged bytes of one segment.
 struct Chunk {
     segment: u32,
@@ -127,6 +129,10 @@ struct Inner {
     syncs: AtomicU64,
     /// Bytes staged and not yet written, also while they are being written.
     backlog: AtomicU64,
+    /// What was written when somebody waited for more and got none.
+    stalled: AtomicU64,
+    /// Places that were found damaged: segment and offset.
+    damaged: Mutex<BTreeSet<(u32, u32)>>,
 }
 
 /// The log. See the module.
@@ -148,6 +154,8 @@ pub struct LogStats {
     pub live_copies: u64,
     /// Calls of fdatasync so far.
     pub syncs: u64,
+    /// Places in segments that were found damaged since the start.
+    pub damaged: u64,
 }
 
 const UNPOISONED: &str = "a panic aborts the process";
@@ -209,6 +217,17 @@ impl Inner {
         }
     }
 
+    /// A part of a segment is not what was written there. Told once.
+    fn note_damage(&self, segment: u32, from: u32, to: u32) {
+        let mut damaged = self.damaged.lock().expect(UNPOISONED);
+        if damaged.len() < DAMAGED_MAX && damaged.insert((segment, from)) {
+            tracing::error!(
+                "{}: damaged from byte {from} to {to}; the messages that were in it are lost",
+                self.segment_path(segment).display()
+            );
+        }
+    }
+
     fn fail(&self, why: &io::Error) {
         tracing::error!("the message log failed, nothing more is accepted: {why}");
         self.failed.store(true, Ordering::Release);
@@ -265,6 +284,8 @@ impl SegmentedLog {
             out_of_space: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
             backlog: AtomicU64::new(0),
+            stalled: AtomicU64::new(0),
+            damaged: Mutex::default(),
             options,
         });
         let mut threads = Vec::new();
@@ -316,6 +337,7 @@ impl SegmentedLog {
             bytes: all.clone().map(|s| u64::from(s.len)).sum(),
             live_copies: all.map(|s| s.live).sum(),
             syncs: self.inner.syncs.load(Ordering::Relaxed),
+            damaged: self.inner.damaged.lock().expect(UNPOISONED).len() as u64,
         }
     }
 
@@ -457,7 +479,7 @@ impl MessageLog for SegmentedLog {
         self.inner.wake(staging);
     }
 
-    fn read(&self, ids: &[MessageId], into: &mut Vec<Option<Message>>) -> io::Result<()> {
+    fn read(&self, ids: &[MessageId], into: &mut Vec<Found>) -> io::Result<()> {
         reader::read(&self.inner, ids, into)
     }
 

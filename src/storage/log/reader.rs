@@ -1,167 +1,196 @@
 //! Reading messages back.
+//!
+//! What is asked for is here, settled, lost, or not to be had now, and only what was read and found
+//! damaged is lost: a bad frame costs what it held, and reading goes on at the next good one.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use super::Inner;
-use super::format::{self, FRAME_HEADER, FrameHeader, Record};
+use super::format::{self, Record};
+use super::frames::{Frames, Next};
 use super::segment::lsn;
-use crate::broker::message::Message;
-use crate::broker::ports::MessageId;
+use super::{Inner, Staging};
+use crate::broker::ports::{Bell, Found, Lsn, MessageId};
 use crate::storage::files::LogFile;
 
-/// Bytes read from a file at once.
-const BLOCK_BYTES: usize = 256 * 1024;
+/// What is not written yet is waited for so long: longer than a disk needs that works. One that
+/// does not must not keep those who want to read something else.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(20);
 
-/// A segment's file, read in blocks.
-pub(super) struct Blocks {
-    file: Arc<dyn LogFile>,
-    start: u64,
-    bytes: Vec<u8>,
-}
+/// A message that is asked for: its id, and where the answer goes.
+type Wanted = (u64, usize);
 
-impl Blocks {
-    pub(super) fn of(file: Arc<dyn LogFile>) -> Blocks {
-        Blocks {
-            file,
-            start: 0,
-            bytes: Vec::new(),
-        }
-    }
-
-    /// `len` bytes at `offset`, or fewer at the end of the file.
-    pub(super) fn at(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
-        let have = self.start..self.start + self.bytes.len() as u64;
-        if !(have.contains(&offset) && offset + len as u64 <= have.end) {
-            self.bytes.resize(len.max(BLOCK_BYTES), 0);
-            let n = self.file.read_at(&mut self.bytes, offset)?;
-            self.bytes.truncate(n);
-            self.start = offset;
-        }
-        let from = (offset - self.start) as usize;
-        Ok(&self.bytes[from..(from + len).min(self.bytes.len())])
-    }
-}
-
-/// Where to look for a message.
-struct Found {
+/// Where to look for the messages of a segment.
+struct Place {
     segment: u32,
     file: Arc<dyn LogFile>,
     offset: u32,
+    /// So far it is written.
     end: u32,
-    next_id: u64,
+    /// So far it goes.
+    len: u32,
 }
 
-fn find(log: &Inner, id: MessageId) -> Option<Found> {
+/// Where the first of `wanted` is, and how many of them are in the same segment. Answers those that
+/// need not be read.
+fn find(log: &Inner, wanted: &[Wanted], into: &mut [Found]) -> (usize, Option<Place>) {
+    let (id, at) = wanted[0];
+    let until = Instant::now() + WRITTEN_WITHIN;
     let mut staging = log.lock();
     loop {
-        if log.failed.load(Ordering::Acquire) {
-            return None;
+        let Some((number, segment)) = staging.segments.of(MessageId(id)) else {
+            // It went with its segment: no copy in there was left.
+            into[at] = Found::Settled;
+            return (1, None);
+        };
+        let here = wanted.partition_point(|(id, _)| *id < segment.next_id);
+        let (mut first, mut last) = (None, id);
+        for (id, at) in &wanted[..here] {
+            if segment.is_done(*id) {
+                into[*at] = Found::Settled;
+            } else {
+                first = first.or(Some(*id));
+                last = *id;
+            }
         }
-        let (number, segment) = staging.segments.of(id)?;
-        if segment.is_done(id.0) {
-            return None;
+        let Some(first) = first else {
+            return (here, None);
+        };
+        let place = segment.file.as_ref().map(|file| Place {
+            segment: number,
+            file: file.clone(),
+            offset: segment.seek(first),
+            end: segment.len,
+            len: segment.len,
+        });
+        let written = Lsn(log.written.load(Ordering::Acquire));
+        let needed = lsn(number, segment.reach(last));
+        let patient = Instant::now() < until && log.stalled.load(Ordering::Relaxed) != written.0;
+        match place {
+            Some(place) if written >= lsn(number, place.len) => return (here, Some(place)),
+            Some(place) if written >= needed || !patient => {
+                let end = written.0.saturating_sub(lsn(number, 0).0) as u32;
+                return (here, (end > place.offset).then_some(Place { end, ..place }));
+            }
+            None if !patient || log.failed.load(Ordering::Acquire) => return (here, None),
+            _ => staging = wait_for_write(log, staging, until),
         }
-        let offset = segment.seek(id.0)?;
-        let end = lsn(number, segment.len);
-        // The whole segment as it is now has to be written; it mostly is.
-        if log.written.load(Ordering::Acquire) >= end.0
-            && let Some(file) = &segment.file
-        {
-            let (file, end, next_id) = (file.clone(), segment.len, segment.next_id);
-            return Some(Found {
-                segment: number,
-                file,
-                offset,
-                end,
-                next_id,
-            });
+        if Instant::now() >= until {
+            // Nobody waits again before it has moved.
+            log.stalled.store(written.0, Ordering::Relaxed);
         }
-        // Ask for a write, as if for a sync, and wait for it.
-        staging.waiters.push((end, Arc::new(Silent)));
-        staging = log.watch(staging);
     }
+}
+
+/// Asks for a write, as if for a sync, and waits for one.
+fn wait_for_write<'a>(
+    log: &'a Inner,
+    mut staging: std::sync::MutexGuard<'a, Staging>,
+    until: Instant,
+) -> std::sync::MutexGuard<'a, Staging> {
+    if staging.waiters.is_empty() {
+        let all = lsn(staging.segment, staging.offset);
+        staging.waiters.push((all, Arc::new(Silent)));
+    }
+    staging.n_watching += 1;
+    staging.asleep = false;
+    log.work.notify_one();
+    let left = until.saturating_duration_since(Instant::now());
+    let (mut staging, _) = log
+        .progress
+        .wait_timeout(staging, left)
+        .expect(super::UNPOISONED);
+    staging.n_watching -= 1;
+    staging
 }
 
 /// A bell that nobody hears: it only asks for progress.
 struct Silent;
 
-impl crate::broker::ports::Bell for Silent {
+impl Bell for Silent {
     fn ring(&self) {}
 }
 
-pub(super) fn read(
-    log: &Inner,
-    ids: &[MessageId],
-    into: &mut Vec<Option<Message>>,
-) -> io::Result<()> {
+pub(super) fn read(log: &Inner, ids: &[MessageId], into: &mut Vec<Found>) -> io::Result<()> {
     let base = into.len();
-    into.resize_with(base + ids.len(), || None);
-    let mut order: Vec<(u64, usize)> = ids
-        .iter()
-        .enumerate()
-        .map(|(i, id)| (id.0, base + i))
-        .collect();
+    into.resize(base + ids.len(), Found::Later);
+    let places = ids.iter().enumerate().map(|(i, id)| (id.0, base + i));
+    let mut order: Vec<Wanted> = places.collect();
     order.sort_unstable();
     let mut wanted = order.as_slice();
-    while let Some(&(id, _)) = wanted.first() {
-        let Some(found) = find(log, MessageId(id)) else {
-            wanted = &wanted[1..];
-            continue;
-        };
-        let here = wanted.partition_point(|(id, _)| *id < found.next_id);
-        read_segment(&found, &wanted[..here], into)?;
-        wanted = &wanted[here..];
+    let mut result = Ok(());
+    while !wanted.is_empty() {
+        let (n, place) = find(log, wanted, into);
+        let (here, rest) = wanted.split_at(n);
+        if let Some(place) = place {
+            let damaged = |from, to| log.note_damage(place.segment, from, to);
+            // Other segments may be on another part of the disk.
+            result = result.and(read_segment(&place, here, into, damaged));
+        }
+        wanted = rest;
+    }
+    result
+}
+
+/// Reads on from a place, frame by frame, until all that is wanted was passed. `damaged` is told of
+/// what should have been there, from byte to byte.
+fn read_segment(
+    place: &Place,
+    wanted: &[Wanted],
+    into: &mut [Found],
+    mut damaged: impl FnMut(u32, u32),
+) -> io::Result<()> {
+    let open = wanted
+        .iter()
+        .filter(|(_, at)| !matches!(into[*at], Found::Settled));
+    let open: Vec<Wanted> = open.copied().collect();
+    let mut wanted = open.as_slice();
+    let mut frames = Frames::until(place.segment, place.file.clone(), place.end)?;
+    let mut offset = place.offset;
+    // What is written was whole when it was.
+    let proved = Lsn(u64::MAX);
+    while !wanted.is_empty()
+        && let Next::Frame { header, skipped } = frames.next(offset.into(), proved)?
+    {
+        if skipped > 0 {
+            damaged(offset, header.offset);
+        }
+        offset = header.offset + header.size() as u32;
+        // Ids rise: they would have come before it.
+        lose(&mut wanted, header.first_id, into);
+        let end_id = header.first_id + u64::from(header.n_messages);
+        if wanted.first().is_some_and(|(id, _)| *id < end_id) {
+            format::decode(frames.bytes(&header)?, &header, |record| {
+                if let Record::Publish(p) = record {
+                    lose(&mut wanted, p.id.0, into);
+                    while let Some((id, at)) = wanted.first()
+                        && *id == p.id.0
+                    {
+                        into[*at] = p.message().map_or(Found::Lost, Found::Here);
+                        wanted = &wanted[1..];
+                    }
+                }
+            });
+            if lose(&mut wanted, end_id, into) {
+                damaged(header.offset, offset);
+            }
+        }
+    }
+    if place.end == place.len && lose(&mut wanted, u64::MAX, into) {
+        damaged(offset, place.len);
     }
     Ok(())
 }
 
-/// Reads on from a place, frame by frame, until all that is wanted was passed.
-fn read_segment(
-    found: &Found,
-    mut wanted: &[(u64, usize)],
-    into: &mut [Option<Message>],
-) -> io::Result<()> {
-    let mut blocks = Blocks::of(found.file.clone());
-    let mut offset = u64::from(found.offset);
-    while offset < u64::from(found.end) {
-        let Some(&(next, _)) = wanted.first() else {
-            return Ok(());
-        };
-        let Some(header) = FrameHeader::read(blocks.at(offset, FRAME_HEADER)?) else {
-            break;
-        };
-        if header.segment != found.segment || u64::from(header.offset) != offset {
-            break;
-        }
-        let end_id = header.first_id + u64::from(header.n_messages);
-        if next < end_id {
-            let frame = blocks.at(offset, header.size())?;
-            if !header.checks(frame) {
-                tracing::error!(
-                    "segment {}: checksum mismatch at byte {offset}, its messages are lost",
-                    found.segment
-                );
-            } else {
-                format::decode(frame, &header, |record| {
-                    if let Record::Publish(p) = record {
-                        while let Some((id, at)) = wanted.first()
-                            && *id <= p.id.0
-                        {
-                            if *id == p.id.0 {
-                                into[*at] = p.message();
-                            }
-                            wanted = &wanted[1..];
-                        }
-                    }
-                });
-            }
-            while wanted.first().is_some_and(|(id, _)| *id < end_id) {
-                wanted = &wanted[1..];
-            }
-        }
-        offset += header.size() as u64;
+/// What is wanted below this id was not where it should have been. False if that is nothing.
+fn lose(wanted: &mut &[Wanted], below: u64, into: &mut [Found]) -> bool {
+    let lost = wanted.partition_point(|(id, _)| *id < below);
+    let (lost, rest) = wanted.split_at(lost);
+    for (_, at) in lost {
+        into[*at] = Found::Lost;
     }
-    Ok(())
+    *wanted = rest;
+    !lost.is_empty()
 }

@@ -185,7 +185,7 @@ impl Recovery<'_> {
                 return Ok(());
             }
             if !said {
-                let watermark = Frames::of(*number, file)?.last_watermark()?;
+                let watermark = Frames::of(*number, file)?.highest_watermark(0)?;
                 said = watermark.is_some();
                 self.proved = self.proved.max(watermark.unwrap_or_default());
             }

@@ -182,9 +182,17 @@ impl Segment {
     }
 
     /// Where to start reading for a message.
-    pub(super) fn seek(&self, id: u64) -> Option<u32> {
+    pub(super) fn seek(&self, id: u64) -> u32 {
         let at = self.sparse.partition_point(|(first, _)| *first <= id);
-        Some(self.sparse.get(at.checked_sub(1)?)?.1)
+        let before = at.checked_sub(1).and_then(|at| self.sparse.get(at));
+        before.map_or(0, |(_, offset)| *offset)
+    }
+
+    /// Where a message's frame ends, at most.
+    pub(super) fn reach(&self, id: u64) -> u32 {
+        let at = self.sparse.partition_point(|(first, _)| *first <= id);
+        let behind = self.sparse.get(at);
+        behind.map_or(self.len, |(_, offset)| *offset)
     }
 }
 

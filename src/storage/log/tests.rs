@@ -1,6 +1,7 @@
 //! Tests of the log on a disk that loses power, tears writes and flips bits.
 
 mod index;
+mod reading;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::broker::message::{FLAG_PERSISTENT, Parts};
+use crate::broker::message::{FLAG_PERSISTENT, Message, Parts};
 use crate::broker::ports::{DefinitionKind, LoggedPublish, Target};
 use crate::storage::files::{FileLayer, LogFile};
 
@@ -42,6 +43,10 @@ struct State {
 struct FaultyDisk {
     state: Arc<Mutex<State>>,
     fail: Arc<AtomicBool>,
+    /// It can be written, and not read.
+    unreadable: Arc<AtomicBool>,
+    /// It has no room for a further file.
+    full: Arc<AtomicBool>,
     power: Power,
     /// Bytes that were read.
     n_read: Arc<AtomicU64>,
@@ -67,17 +72,15 @@ impl Power {
 
 struct FaultyFile {
     image: Arc<Mutex<Image>>,
-    fail: Arc<AtomicBool>,
-    power: Power,
-    n_read: Arc<AtomicU64>,
+    disk: FaultyDisk,
 }
 
 impl LogFile for FaultyFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if self.fail.load(Ordering::Relaxed) {
+        if self.disk.fail.load(Ordering::Relaxed) {
             return Err(io::Error::other("the disk is broken"));
         }
-        self.power.on(|| {
+        self.disk.power.on(|| {
             let mut image = self.image.lock().expect("a lock");
             let at = offset as usize;
             if image.live.len() < at + bytes.len() {
@@ -90,19 +93,22 @@ impl LogFile for FaultyFile {
     }
 
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.disk.unreadable.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk cannot be read"));
+        }
         let image = self.image.lock().expect("a lock");
         let from = (offset as usize).min(image.live.len());
         let n = into.len().min(image.live.len() - from);
         into[..n].copy_from_slice(&image.live[from..from + n]);
-        self.n_read.fetch_add(n as u64, Ordering::Relaxed);
+        self.disk.n_read.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.fail.load(Ordering::Relaxed) {
+        if self.disk.fail.load(Ordering::Relaxed) {
             return Err(io::Error::other("the disk is broken"));
         }
-        self.power.on(|| {
+        self.disk.power.on(|| {
             let mut image = self.image.lock().expect("a lock");
             image.durable = image.live.clone();
             image.unsynced.clear();
@@ -115,7 +121,10 @@ impl LogFile for FaultyFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        self.power.on(|| {
+        if self.disk.full.load(Ordering::Relaxed) {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        self.disk.power.on(|| {
             let mut image = self.image.lock().expect("a lock");
             if image.live.len() < len as usize {
                 image.live.resize(len as usize, 0);
@@ -125,7 +134,7 @@ impl LogFile for FaultyFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        self.power.on(|| {
+        self.disk.power.on(|| {
             let mut image = self.image.lock().expect("a lock");
             image.live.truncate(len as usize);
             Ok(())
@@ -144,9 +153,7 @@ impl FileLayer for FaultyDisk {
             let image = state.files.entry(path.to_path_buf()).or_default().clone();
             Ok(Arc::new(FaultyFile {
                 image,
-                fail: self.fail.clone(),
-                power: self.power.clone(),
-                n_read: self.n_read.clone(),
+                disk: self.clone(),
             }) as Arc<dyn LogFile>)
         })
     }
@@ -327,6 +334,15 @@ fn number_of(m: &Message) -> u64 {
     u64::from_be_bytes(m.body()[..8].try_into().expect("eight bytes"))
 }
 
+/// The numbers of the messages that are there.
+fn numbers(found: &[Found]) -> Vec<u64> {
+    let here = found.iter().filter_map(|found| match found {
+        Found::Here(m) => Some(number_of(m)),
+        _ => None,
+    });
+    here.collect()
+}
+
 fn target(queue: u64) -> Target {
     Target {
         queue: QueueId(queue),
@@ -366,12 +382,9 @@ fn recovered(log: &SegmentedLog) -> BTreeMap<u64, Vec<u64>> {
             .collect();
         let mut messages = Vec::new();
         log.read(&ids, &mut messages).expect("readable");
-        for m in messages {
-            let m = m.expect("a live copy has its message");
-            out.entry(run.target.queue.0)
-                .or_default()
-                .push(number_of(&m));
-        }
+        let here = numbers(&messages);
+        assert_eq!(here.len(), ids.len(), "a live copy has its message");
+        out.entry(run.target.queue.0).or_default().extend(here);
     }
     out
 }
@@ -400,10 +413,7 @@ fn what_was_appended_is_read_back_and_recovered() {
     let mut back = Vec::new();
     log.read(&[MessageId(4), MessageId(1)], &mut back)
         .expect("staged messages are found, too");
-    assert_eq!(
-        back.iter().flatten().map(number_of).collect::<Vec<_>>(),
-        [3, 0]
-    );
+    assert_eq!(numbers(&back), [3, 0]);
     records.settles.push((QueueId(1), MessageId(2)));
     records.settles.push((QueueId(1), MessageId(4)));
     let a = log.append(&mut records).expect("accepted");
@@ -531,10 +541,7 @@ fn one_old_message_does_not_pin_the_disk() {
     }
     let mut back = Vec::new();
     log.read(&[MessageId(1)], &mut back).expect("readable");
-    assert_eq!(
-        back.iter().flatten().map(number_of).collect::<Vec<_>>(),
-        [0]
-    );
+    assert_eq!(numbers(&back), [0]);
     drop(log);
     let (log, _) = open(dir.path(), &disk);
     assert_eq!(recovered(&log), BTreeMap::from([(1, vec![0])]));

@@ -1,10 +1,10 @@
 //! Which bodies are in memory, and which only in the log.
 
-use super::{ColdRun, Cx, DeliveryRef, KEEP_AT_HEAD, Level, QueueState, Unlogged};
-use crate::broker::effects::{Dead, Effects};
-use crate::broker::message::{MESSAGE_OVERHEAD_BYTES, Message};
+use super::{ColdRun, Cx, DeliveryRef, Entry, KEEP_AT_HEAD, Level, QueueState, Unlogged};
+use crate::broker::effects::{Dead, DeathReason, Effects};
+use crate::broker::message::MESSAGE_OVERHEAD_BYTES;
 use crate::broker::outlet::NO_SLOT;
-use crate::broker::ports::MessageId;
+use crate::broker::ports::{Found, MessageId};
 use crate::broker::queue::pace;
 
 /// What an entry costs in memory, with the slack of the table it stands in.
@@ -23,6 +23,30 @@ const KEEP_BEHIND: usize = 1024;
 /// leave it although the budget is not used up. More than consumers that keep up ever leave waiting;
 /// what nobody fetches need not be here.
 pub(super) const HELD_BYTES_MAX: u64 = 16 << 20;
+
+/// What became of messages that were read from the log.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Arrived {
+    /// Some could not be read now: the queue waits, and whoever reads for it has to do so again,
+    /// a little later.
+    pub again: bool,
+    /// So many that the queue waited for are lost in the log, and given up.
+    pub lost: u64,
+    /// So many that the queue waited for are settled, the log says, and given up.
+    pub settled: u64,
+}
+
+impl Arrived {
+    /// A message that was waited for will not come.
+    fn gave_up(&mut self, id: MessageId, lost: bool, cx: &mut Cx<'_>) {
+        if lost {
+            self.lost += 1;
+            cx.fx.settles.push((cx.queue.info.id, id));
+        } else {
+            self.settled += 1;
+        }
+    }
+}
 
 impl QueueState {
     /// What the ready messages that are in memory take there, about.
@@ -44,22 +68,25 @@ impl QueueState {
         }
     }
 
-    /// Names what to read from the log next.
+    /// Names what to read from the log next: what dies, in its order, then what consumers wait for.
     pub(in crate::broker::queue) fn wanted(
         &mut self,
         count: usize,
         bytes: u64,
     ) -> Vec<(u64, MessageId)> {
-        let mut wanted: Vec<_> = self
-            .dying
-            .iter()
-            .take(count)
-            .map(|(e, _)| (e.seq, e.id))
-            .collect();
-        if wanted.is_empty()
+        let (mut wanted, mut left) = (Vec::new(), bytes);
+        for (entry, _) in self.dying.iter().take(count) {
+            if left == 0 {
+                break;
+            }
+            wanted.push((entry.seq, entry.id));
+            left = left.saturating_sub(u64::from(entry.body_len));
+        }
+        if wanted.len() < count
+            && left > 0
             && let Some(level) = self.top()
         {
-            self.levels[level].wanted(count, bytes, &mut wanted);
+            self.levels[level].wanted(count, left, &mut wanted);
         }
         wanted
     }
@@ -67,52 +94,69 @@ impl QueueState {
     /// Takes what was read from the log and goes on.
     pub(in crate::broker::queue) fn arrived(
         &mut self,
-        read: Vec<(u64, MessageId, Option<Message>)>,
+        read: Vec<(u64, MessageId, Found)>,
         cx: &mut Cx<'_>,
-    ) {
-        self.paging = false;
-        for (seq, id, message) in read {
-            if let Some(at) = self
-                .dying
-                .iter()
-                .position(|(e, _)| e.seq == seq && e.id == id)
+    ) -> Arrived {
+        let mut arrived = Arrived::default();
+        // Who waits asks again, unless nothing has changed.
+        let mut moved = read.is_empty();
+        for (seq, id, found) in read {
+            // Only what the log has proved to be lost is given up, and told.
+            let (mut message, lost) = match found {
+                Found::Here(message) => (Some(message.counted(cx.queue.memory())), false),
+                Found::Settled => (None, false),
+                Found::Lost => (None, true),
+                Found::Later => {
+                    arrived.again = true;
+                    continue;
+                }
+            };
+            moved = true;
+            // They were asked for in their order, and die in it: behind one that has to be read again
+            // the others are, too.
+            let dies = |(e, _): &(Entry, DeathReason)| e.seq == seq && e.id == id;
+            if self.dying.front().is_some_and(dies)
+                && let Some((mut entry, reason)) = self.dying.pop_front()
             {
-                let (mut entry, reason) = self.dying.swap_remove(at);
-                entry.message = message.map(|m| m.counted(cx.queue.memory()));
-                if entry.message.is_some() {
-                    cx.fx.dead.push(Dead {
+                entry.message = message;
+                match entry.message {
+                    Some(_) => cx.fx.dead.push(Dead {
                         queue: cx.queue.clone(),
                         entry,
                         reason,
-                    });
-                } else {
-                    cx.fx.settles.push((cx.queue.info.id, entry.id));
+                    }),
+                    None => arrived.gave_up(id, lost, cx),
                 }
                 continue;
             }
-            let mut message = message.map(|m| m.counted(cx.queue.memory()));
-            for level in &mut self.levels {
-                match level.arrived(seq, message) {
+            for level in 0..self.levels.len() {
+                match self.levels[level].arrived(seq, message) {
                     Ok(None) => break,
-                    Ok(Some(lost)) => {
-                        // The log cannot give it any more (corruption, reported there).
+                    Ok(Some(entry)) => {
                         self.n_ready -= 1;
-                        self.ready_bytes -= u64::from(lost.body_len);
-                        cx.fx.settles.push((cx.queue.info.id, lost.id));
+                        self.ready_bytes -= u64::from(entry.body_len);
+                        arrived.gave_up(entry.id, lost, cx);
                         break;
                     }
                     Err(back) => message = back,
                 }
             }
         }
-        for waiter in self.get_waiters.drain(..) {
-            waiter.ring();
+        // Who reads comes back by itself when something has to be read again: until then nothing is
+        // asked for, and nothing waits for what the limits want to have.
+        self.paging = arrived.again;
+        self.stuck = arrived.again;
+        if moved {
+            for waiter in self.get_waiters.drain(..) {
+                waiter.ring();
+            }
         }
         if !self.dying.is_empty() {
             self.want_page_in(cx);
         }
         self.pump(cx);
         self.enforce_limits(cx);
+        arrived
     }
 
     /// Moves bodies out of memory, lowest priority and tail first; returns how many entries moved.
