@@ -543,6 +543,13 @@ mod tests {
             "",
         ),
         (
+            "memory.history_bytes",
+            &["\"18446744073709551615\""],
+            "bytes",
+        ),
+        ("defaults.anonymous_login_user", &["LONG"], "none"),
+        ("defaults.anonymous_login_pass", &["\"\""], "never logs in"),
+        (
             "memory.high_watermark_bytes",
             &["\"18446744073709551615\""],
             "bytes",

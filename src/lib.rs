@@ -17,6 +17,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod definitions_file;
+pub mod logging;
 pub mod password;
 pub mod perf;
 pub mod sync;

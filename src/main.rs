@@ -1,13 +1,14 @@
 //! The `leveret` binary: arguments, configuration, server, exit code.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use leveret::cli::{Cli, Command, Serve};
-use leveret::config::{Config, ConfigError, Loaded, LogFormat};
+use leveret::config::{Config, ConfigError, Loaded};
+use leveret::logging;
 use leveret::password;
 use leveret::protocol::frame::PROTOCOL_HEADER;
 use leveret::server::Server;
@@ -35,13 +36,11 @@ fn main() -> ExitCode {
         .map_err(|e| e.to_string())
         .and_then(|c| check_config(&c).map_err(|e| e.to_string())),
     };
+    let error = done.as_ref().err().map(|e| format!("leveret: {e}"));
+    logging::finish(error.as_deref());
     match done {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "leveret: {error}");
-            ExitCode::FAILURE
-        }
+        Ok(false) | Err(_) => ExitCode::FAILURE,
     }
 }
 
@@ -72,7 +71,7 @@ fn configure(serve: &Serve) -> Result<Loaded, ConfigError> {
 /// Says all that a start would say, but for what only a start can know: the data and the ports.
 fn check_config(loaded: &Loaded) -> std::io::Result<bool> {
     // What is skipped in a definitions file is told as a log line.
-    logs(&loaded.config)?;
+    logging::start(&loaded.config.log)?;
     tell_strange(&loaded.strange);
     Server::check(&loaded.config)?;
     writeln!(std::io::stdout(), "the configuration is good")?;
@@ -88,23 +87,9 @@ fn tell_strange(names: &[String]) {
     }
 }
 
-fn logs(config: &Config) -> std::io::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
-        .map_err(|e| std::io::Error::other(format!("log.level: {e}")))?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let lines = lines.with_ansi(std::io::stderr().is_terminal());
-    match config.log.format {
-        LogFormat::Human => lines.with_target(false).init(),
-        LogFormat::Json => lines.json().init(),
-    }
-    Ok(())
-}
-
 fn serve(loaded: Loaded) -> std::io::Result<bool> {
     let Loaded { config, strange } = loaded;
-    logs(&config)?;
+    logging::start(&config.log)?;
     tell_strange(&strange);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if config.worker_threads > 0 {

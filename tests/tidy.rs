@@ -50,6 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("password", &[]),
     ("config", &["protocol"]),
     ("cli", &["config"]),
+    ("logging", &["config"]),
     ("perf", &["cli", "protocol"]),
     ("protocol", &[]),
     ("broker", &["protocol", "sync"]),

@@ -134,6 +134,13 @@ pub struct Peer {
     pub name: String,
 }
 
+impl Peer {
+    /// Its address, for log lines.
+    pub fn shown(&self) -> String {
+        self.address.map_or_else(String::new, |a| a.to_string())
+    }
+}
+
 /// A connection. See the module.
 pub struct Connection {
     pub(super) broker: Arc<Broker>,
@@ -521,6 +528,8 @@ impl Connection {
         match exception {
             Exception::Channel(code, text) if number != 0 && self.phase == Phase::Running => {
                 let text = reply_text(code.name(), &text);
+                let (user, peer) = (self.peer.user.as_str(), self.peer.shown());
+                tracing::warn!(user, %peer, channel = number, reason = text, "channel closed");
                 self.leave_channel(number);
                 if let Some(ch) = self.channels.get_mut(number) {
                     ch.phase = ChannelPhase::Closing;

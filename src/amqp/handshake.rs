@@ -133,7 +133,8 @@ impl Connection {
         };
         let user = String::from_utf8_lossy(&user).into_owned();
         if let Err(refused) = checked {
-            tracing::warn!(user, peer = ?self.peer.address, mechanism = m.mechanism, reason = refused.0, "login refused");
+            let peer = self.peer.shown();
+            tracing::warn!(user, %peer, mechanism = m.mechanism, reason = refused.0, "login refused");
             self.refuse_login(m.mechanism);
             return Ok(());
         }
@@ -258,6 +259,8 @@ impl Connection {
         self.accounts = Some(accounts);
         self.vhost = Some(vhost);
         self.phase = Phase::Running;
+        let peer = self.peer.shown();
+        tracing::info!(user, vhost = name, %peer, name = self.peer.name, "connection accepted");
         self.counted.connections_opened += 1;
         self.send(0, &connection::OpenOk);
         Ok(())

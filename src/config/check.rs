@@ -104,6 +104,19 @@ impl Config {
             let right = "a password: an empty one never logs in";
             return Err(wrong("defaults.pass", "\"\"", right));
         }
+        let user = &d.anonymous_login_user;
+        if user.len() > NAME_OCTETS_MAX {
+            let right = format!("none, or a name of at most {NAME_OCTETS_MAX} octets");
+            return Err(wrong(
+                "defaults.anonymous_login_user",
+                format!("{user:?}"),
+                &right,
+            ));
+        }
+        if d.anonymous_login_pass.is_empty() && !matches!(user.as_str(), "" | "none") {
+            let right = "the user's password: an empty one never logs in";
+            return Err(wrong("defaults.anonymous_login_pass", "\"\"", right));
+        }
         Ok(())
     }
 
@@ -203,6 +216,7 @@ impl Config {
         }
         for (key, size) in [
             ("memory.body_budget_bytes", m.body_budget_bytes),
+            ("memory.history_bytes", m.history_bytes),
             ("memory.high_watermark_bytes", m.high_watermark_bytes),
             ("disk.free_limit_bytes", self.disk.free_limit_bytes),
         ] {

@@ -365,17 +365,18 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
         self.inbox.take(&mut self.contents);
         self.machine
             .lost(std::mem::take(&mut self.contents.deliveries), now);
-        let peer = self.machine.peer.clone();
+        let of = &self.machine.peer;
+        let (user, name, peer) = (of.user.as_str(), of.name.as_str(), of.shown());
         match (&end, self.machine.reason()) {
             (End::WriteTimeout, _) => {
-                tracing::warn!(peer = ?peer.address, user = peer.user, "connection closed: the peer does not read")
+                tracing::warn!(%peer, user, name, "connection closed: the peer does not read");
             }
-            (End::Io(e), _) => tracing::debug!(peer = ?peer.address, "connection lost: {e}"),
+            (End::Io(e), _) => tracing::info!(%peer, user, name, error = %e, "connection lost"),
             (End::Over, Some(reason)) => {
-                tracing::warn!(peer = ?peer.address, user = peer.user, name = peer.name, "connection closed: {reason}")
+                tracing::warn!(%peer, user, name, reason, "connection closed");
             }
             (End::Over, None) => {
-                tracing::debug!(peer = ?peer.address, user = peer.user, "connection closed")
+                tracing::info!(%peer, user, name, "connection closed");
             }
         }
         if !matches!(end, End::Io(_)) {

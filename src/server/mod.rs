@@ -29,6 +29,7 @@ use self::admission::{Admission, Refusal, bind};
 use self::descriptors::Descriptors;
 use self::inbox::Inbox;
 use self::tls::TlsReloader;
+use crate::amqp;
 use crate::amqp::settings::{AnonymousLogin, SessionSettings, SharedAuthenticator};
 use crate::broker::Broker;
 use crate::broker::access::User;
@@ -177,6 +178,15 @@ impl Server {
         let signals = Signals::receive()?;
         config.check().map_err(io::Error::other)?;
         let descriptors = Descriptors::raise();
+        tracing::info!(
+            version = amqp::VERSION,
+            data = %config.data_dir().display(),
+            memory_limit = machine::memory_limit(&config),
+            disk_free_limit = config.disk.free_limit_bytes.0,
+            file_descriptors = descriptors.most(),
+            max_connections = config.protocol.max_connections,
+            "starting"
+        );
         let mut options = LogOptions::new(&config.data_dir());
         options.segment_bytes = u32::try_from(config.storage.segment_bytes.0)
             .ok()

@@ -87,7 +87,9 @@ impl TlsReloader {
                 *self.current.write().expect("a panic aborts the process") = config;
                 tracing::info!("TLS certificates reloaded");
             }
-            Err(e) => tracing::error!("TLS certificates not reloaded, the old ones stay: {e}"),
+            Err(e) => {
+                tracing::error!(error = %e, "TLS certificates not reloaded, the old ones stay")
+            }
         }
     }
 

@@ -379,16 +379,27 @@ pub struct Said {
 impl Said {
     /// Waits for a line with this text, and returns it.
     pub fn wait_for(&self, text: &str) -> String {
+        self.wait_for_one_of(&[text])
+    }
+
+    /// Waits for a line with one of these texts, and returns it.
+    pub fn wait_for_one_of(&self, texts: &[&str]) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut lines = self.lines.lock().unwrap();
         loop {
-            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
+            let fits = |line: &&String| texts.iter().any(|text| line.contains(text));
+            if let Some(line) = lines.iter().find(fits) {
                 return line.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "not said: {text:?}; but {lines:#?}");
+            assert!(!left.is_zero(), "not said: {texts:?}; but {lines:#?}");
             lines = self.more.wait_timeout(lines, left).unwrap().0;
         }
+    }
+
+    /// All of it.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
     }
 
     fn say(&self, line: String) {
@@ -518,9 +529,13 @@ pub fn metric(page: &str, name: &str) -> f64 {
 }
 
 fn listens(said: &Said, protocol: &str) -> SocketAddr {
-    let text = format!("listening for {protocol} address=");
-    let line = said.wait_for(&text);
-    line.split_once(&text).unwrap().1.parse().unwrap()
+    // For people, and as JSON.
+    let ways = [" address=", "\",\"address\":\""];
+    let texts = ways.map(|way| format!("listening for {protocol}{way}"));
+    let line = said.wait_for_one_of(&[&texts[0], &texts[1]]);
+    let found = texts.iter().find_map(|text| line.split_once(text.as_str()));
+    let address = found.unwrap().1.split('"').next().unwrap();
+    address.parse().unwrap()
 }
 
 impl Drop for Broker {
