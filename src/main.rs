@@ -11,7 +11,7 @@ use leveret::config::{Config, ConfigError, Loaded};
 use leveret::logging;
 use leveret::password;
 use leveret::protocol::frame::PROTOCOL_HEADER;
-use leveret::server::Server;
+use leveret::server::{Server, Signals};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -95,20 +95,36 @@ fn serve(loaded: Loaded) -> std::io::Result<bool> {
     if config.worker_threads > 0 {
         runtime.worker_threads(config.worker_threads);
     }
-    runtime.enable_all().build()?.block_on(async {
-        let server = Server::start(config).await?;
-        for (protocol, addresses) in [
-            ("amqp", &server.amqp),
-            ("amqps", &server.amqps),
-            ("prometheus", &server.prometheus),
-        ] {
-            for address in addresses {
-                tracing::info!(%address, "listening for {protocol}");
-            }
+    let runtime = runtime.enable_all().build()?;
+    let done = runtime.block_on(run(config));
+    // What still runs has nothing to say any more: connections that did not close, or a recovery that
+    // is as good as new after any interruption.
+    runtime.shutdown_background();
+    done
+}
+
+async fn run(config: Config) -> std::io::Result<bool> {
+    let mut signals = Signals::receive()?;
+    // Recovery does not wait for anything, so it would not hear a signal.
+    let started = tokio::spawn(Server::start(config));
+    let server = tokio::select! {
+        server = started => server.map_err(std::io::Error::other)??,
+        () = signals.stop() => {
+            tracing::info!("stopped during the start");
+            return Ok(true);
         }
-        tracing::info!("Server startup complete");
-        server.run().await
-    })
+    };
+    for (protocol, addresses) in [
+        ("amqp", &server.amqp),
+        ("amqps", &server.amqps),
+        ("prometheus", &server.prometheus),
+    ] {
+        for address in addresses {
+            tracing::info!(%address, "listening for {protocol}");
+        }
+    }
+    tracing::info!("Server startup complete");
+    server.run(&mut signals).await
 }
 
 /// Sends the protocol header and waits for `connection.start`.

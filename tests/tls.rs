@@ -115,6 +115,16 @@ fn greeted(
     version: &'static rustls::SupportedProtocolVersion,
     identity: Option<&(String, String)>,
 ) -> std::io::Result<(Stream, Vec<u8>)> {
+    greeted_over(TcpStream::connect(address)?, authority, version, identity)
+}
+
+/// The same over a socket that is connected.
+fn greeted_over(
+    socket: TcpStream,
+    authority: &Authority,
+    version: &'static rustls::SupportedProtocolVersion,
+    identity: Option<&(String, String)>,
+) -> std::io::Result<(Stream, Vec<u8>)> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap())
@@ -135,7 +145,6 @@ fn greeted(
     };
     let name = ServerName::try_from("localhost").unwrap();
     let client = ClientConnection::new(Arc::new(config), name).unwrap();
-    let socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut stream = StreamOwned::new(client, socket);
     stream.write_all(&PROTOCOL_HEADER)?;
@@ -306,4 +315,34 @@ fn a_new_pair_is_used_and_a_bad_one_is_not() {
     }
     drop(old);
     assert!(broker.stop());
+}
+
+#[test]
+fn tls_and_amqp_handshake_have_one_time_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("ca");
+    let more = "[protocol]\nhandshake_timeout_ms = 2000\n";
+    let files = files(dir.path(), &authority, more);
+    let broker = start(dir.path(), &files);
+    let address = broker.listens("amqps");
+    let began = std::time::Instant::now();
+    let hung_up = |socket: &mut TcpStream| {
+        let read = socket.read(&mut [0; 1000]);
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+        began.elapsed()
+    };
+    // One that says nothing, and one that is late for TLS already.
+    let mut idle = TcpStream::connect(address).unwrap();
+    idle.set_read_timeout(Some(PATIENCE)).unwrap();
+    let late = TcpStream::connect(address).unwrap();
+    late.set_read_timeout(Some(std::time::Duration::from_millis(1500)))
+        .unwrap();
+    assert!((&late).read(&mut [0; 1]).is_err(), "the pause");
+    late.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut stream, _) = greeted_over(late, &authority, &rustls::version::TLS13, None).unwrap();
+    while frame(&mut stream).is_ok() {}
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_millis(3000), "{took:?}");
+    let took = hung_up(&mut idle);
+    assert!(took < std::time::Duration::from_millis(4000), "{took:?}");
 }

@@ -3,8 +3,11 @@
 //! Nothing is counted here: before each scrape the counters of the sessions and the gauges of the
 //! queues are read. Handles are registered once.
 
+use std::future::IntoFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -22,6 +25,9 @@ use crate::amqp::{self, settings::NODE_NAME};
 use crate::broker::memory::Use;
 use crate::clock;
 use crate::storage::SegmentedLog;
+
+/// How long requests may take when the server stops.
+const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Content type of the text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -441,7 +447,14 @@ pub(super) async fn serve(
         async move { ([(CONTENT_TYPE, TEXT_FORMAT)], metrics.render()) }
     };
     let app = Router::new().route("/metrics", get(render));
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
+    let ask = stop.clone();
+    let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
+    tokio::select! {
+        served = served.into_future() => served,
+        // Who is in the middle of a request gets a moment, who has sent half of one no more.
+        () = async {
+            ask.cancelled().await;
+            tokio::time::sleep(STOP_TIMEOUT).await;
+        } => Ok(()),
+    }
 }

@@ -10,6 +10,7 @@ mod inbox;
 mod machine;
 mod metrics;
 mod patience;
+mod signals;
 pub mod tls;
 mod workers;
 
@@ -21,13 +22,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::admission::{Admission, Refusal, bind};
 use self::descriptors::Descriptors;
 use self::inbox::Inbox;
+pub use self::signals::Signals;
 use self::tls::TlsReloader;
 use crate::amqp;
 use crate::amqp::settings::{AnonymousLogin, SessionSettings, SharedAuthenticator};
@@ -46,8 +47,9 @@ use crate::sync::Mutex;
 /// How often memory, disk and certificates are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long connections may take to close when the server stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long connections may take to close when the server stops. Service managers and container runtimes
+/// kill after ten seconds, and the log needs its time, too.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Idle time before TCP keepalive asks, and between its questions.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -127,24 +129,6 @@ pub struct Server {
     /// Where it serves metrics.
     pub prometheus: Vec<SocketAddr>,
     tls: Option<Arc<TlsReloader>>,
-    signals: Signals,
-}
-
-/// The signals it obeys, from before it says that it is ready.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn receive() -> io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
 }
 
 fn told(what: String) -> impl FnOnce(io::Error) -> io::Error {
@@ -173,9 +157,8 @@ impl Server {
     /// Recovers what the data folder has, and starts to listen.
     ///
     /// # Errors
-    /// Signals cannot be received, the folder is in use, an address is taken, a certificate or the definitions file does not do.
+    /// The folder is in use, an address is taken, a certificate or the definitions file does not do.
     pub async fn start(config: Config) -> io::Result<Server> {
-        let signals = Signals::receive()?;
         config.check().map_err(io::Error::other)?;
         let descriptors = Descriptors::raise();
         tracing::info!(
@@ -270,7 +253,6 @@ impl Server {
             amqps: Vec::new(),
             prometheus: Vec::new(),
             tls,
-            signals,
         };
         server.listen().await?;
         Ok(server)
@@ -278,7 +260,7 @@ impl Server {
 
     async fn listen(&mut self) -> io::Result<()> {
         let listeners = self.shared.config.listeners.clone();
-        self.watch_once();
+        self.watch().once();
         for address in &listeners.amqp {
             let listener = bind(*address)?;
             self.amqp.push(listener.local_addr()?);
@@ -320,25 +302,17 @@ impl Server {
                     () = stop.cancelled() => return,
                     accepted = shared.admission.accept(&listener) => accepted,
                 };
-                accepted_one(stream, peer, &shared, &tasks, tls.as_ref());
+                accepted_one(stream, peer, &shared, &tasks, tls.as_ref(), &stop);
             }
         });
     }
 
-    /// Looks at memory, disk and certificates.
-    fn watch_once(&self) {
-        let config = &self.shared.config;
-        let memory_limit = machine::memory_limit(config);
-        let memory = machine::resident_bytes();
-        let disk = machine::disk_free(&config.data_dir());
-        let limit = config.disk.free_limit_bytes.0;
-        let disk = if self.log.out_of_space() { 0 } else { disk };
-        self.shared
-            .set_alarm(workers::alarm_reason((memory, memory_limit), (disk, limit)));
-        if let Some(tls) = &self.tls
-            && tls.changed()
-        {
-            tls.reload();
+    /// What looks at memory, disk and certificates.
+    fn watch(&self) -> Watch {
+        Watch {
+            shared: self.shared.clone(),
+            log: self.log.clone(),
+            tls: self.tls.clone(),
         }
     }
 
@@ -346,27 +320,34 @@ impl Server {
     ///
     /// # Errors
     /// The log could not be closed.
-    pub async fn run(mut self) -> io::Result<bool> {
-        let mut watch = tokio::time::interval(WATCH_INTERVAL);
+    pub async fn run(self, signals: &mut Signals) -> io::Result<bool> {
+        // Not here: a disk that does not answer must not keep signals from being heard.
+        tokio::spawn(self.watch().for_ever(self.stop.clone()));
+        let mut tick = tokio::time::interval(WATCH_INTERVAL);
         loop {
             tokio::select! {
-                _ = self.signals.terminate.recv() => break,
-                _ = self.signals.interrupt.recv() => break,
-                _ = self.signals.hangup.recv() => {
-                    if let Some(tls) = &self.tls {
-                        tls.changed();
-                        tls.reload();
+                stop = signals.next() => {
+                    if stop {
+                        break;
+                    }
+                    if let Some(tls) = self.tls.clone() {
+                        tokio::task::spawn_blocking(move || tls.read_again());
                     }
                 }
-                _ = watch.tick() => {
+                _ = tick.tick() => {
                     if self.log.failed() {
                         break;
                     }
-                    self.watch_once();
                 }
             }
         }
-        self.stop().await
+        tokio::select! {
+            done = self.stop() => done,
+            () = signals.stop() => {
+                tracing::warn!("stopped by a second signal, before connections were closed");
+                Ok(false)
+            }
+        }
     }
 
     /// Closes all connections, makes everything durable, and ends.
@@ -384,24 +365,72 @@ impl Server {
             .await
             .is_err()
         {
-            tracing::warn!("some connections did not close in time");
+            tracing::warn!(
+                connections = self.tasks.len(),
+                "some connections did not close in time"
+            );
         }
-        let mut redelivered = Vec::new();
-        for queue in self.shared.broker.all_queues() {
-            queue.redelivered(|id| redelivered.push((queue.id(), id)));
-        }
-        let log = self.log.clone();
-        let closed = tokio::task::spawn_blocking(move || log.close(&redelivered)).await;
-        match closed {
+        let (log, broker) = (self.log.clone(), self.shared.broker.clone());
+        let closed = tokio::task::spawn_blocking(move || {
+            let mut redelivered = Vec::new();
+            for queue in broker.all_queues() {
+                queue.redelivered(|id| redelivered.push((queue.id(), id)));
+            }
+            log.close(&redelivered)
+        });
+        match closed.await {
             Ok(Ok(())) => {
                 tracing::info!("stopped");
                 Ok(true)
             }
             Ok(Err(e)) => {
-                tracing::error!("closing the message log failed: {e}");
+                tracing::error!(error = %e, "closing the message log failed");
                 Ok(false)
             }
             Err(e) => Err(io::Error::other(e)),
+        }
+    }
+}
+
+/// Looks at memory, disk and certificates.
+#[derive(Clone)]
+struct Watch {
+    shared: Arc<Shared>,
+    log: Arc<SegmentedLog>,
+    tls: Option<Arc<TlsReloader>>,
+}
+
+impl Watch {
+    fn once(&self) {
+        let config = &self.shared.config;
+        let memory_limit = machine::memory_limit(config);
+        let memory = machine::resident_bytes();
+        let disk = machine::disk_free(&config.data_dir());
+        let limit = config.disk.free_limit_bytes.0;
+        let disk = if self.log.out_of_space() { 0 } else { disk };
+        self.shared
+            .set_alarm(workers::alarm_reason((memory, memory_limit), (disk, limit)));
+        if let Some(tls) = &self.tls
+            && tls.changed()
+        {
+            tls.reload();
+        }
+    }
+
+    async fn for_ever(self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(WATCH_INTERVAL);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            let watch = self.clone();
+            if tokio::task::spawn_blocking(move || watch.once())
+                .await
+                .is_err()
+            {
+                return;
+            }
         }
     }
 }
@@ -425,6 +454,7 @@ fn accepted_one(
     shared: &Arc<Shared>,
     tasks: &TaskTracker,
     tls: Option<&Arc<TlsReloader>>,
+    stop: &CancellationToken,
 ) {
     let p = &shared.config.protocol;
     // Who comes too late is told when it opens its vhost; this is for who does not get that far.
@@ -464,10 +494,15 @@ fn accepted_one(
     match tls {
         None => drop(tasks.spawn(connection::serve(stream, ends, shared))),
         Some(tls) => {
+            let stop = stop.clone();
             let acceptor = tokio_rustls::TlsAcceptor::from(tls.current());
             tasks.spawn(async move {
                 let timeout = Duration::from_millis(shared.config.protocol.handshake_timeout_ms);
-                match tokio::time::timeout(timeout, acceptor.accept(stream)).await {
+                let shaken = tokio::select! {
+                    () = stop.cancelled() => return,
+                    shaken = tokio::time::timeout(timeout, acceptor.accept(stream)) => shaken,
+                };
+                match shaken {
                     Ok(Ok(stream)) => {
                         let shown = stream.get_ref().1.peer_certificates();
                         let from = shared.config.tls.login_from;

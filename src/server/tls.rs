@@ -62,14 +62,13 @@ impl TlsReloader {
     /// # Errors
     /// A file that cannot be read, or a key that does not fit.
     pub fn new(settings: &Tls) -> io::Result<TlsReloader> {
-        let current = load(settings)?;
-        let reloader = TlsReloader {
+        // Before they are read: what changes meanwhile is seen.
+        let seen = times(settings);
+        Ok(TlsReloader {
             settings: settings.clone(),
-            current: RwLock::new(current),
-            seen: RwLock::new(Vec::new()),
-        };
-        reloader.changed();
-        Ok(reloader)
+            current: RwLock::new(load(settings)?),
+            seen: RwLock::new(seen),
+        })
     }
 
     /// What new connections use.
@@ -93,14 +92,15 @@ impl TlsReloader {
         }
     }
 
+    /// Reads the files because somebody asks.
+    pub fn read_again(&self) {
+        self.changed();
+        self.reload();
+    }
+
     /// Whether a file changed since the last call.
     pub fn changed(&self) -> bool {
-        let files = [
-            &self.settings.cert,
-            &self.settings.key,
-            &self.settings.client_ca,
-        ];
-        let now: Vec<_> = files.iter().map(|f| modified(Path::new(f))).collect();
+        let now = times(&self.settings);
         let mut seen = self.seen.write().expect("a panic aborts the process");
         let changed = *seen != now;
         *seen = now;
@@ -114,6 +114,12 @@ impl TlsReloader {
             self.settings.key.clone().into(),
         ]
     }
+}
+
+/// When the files were last changed.
+fn times(settings: &Tls) -> Vec<Option<SystemTime>> {
+    let files = [&settings.cert, &settings.key, &settings.client_ca];
+    files.map(|f| modified(Path::new(f))).to_vec()
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

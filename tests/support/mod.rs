@@ -442,21 +442,8 @@ impl Broker {
         Broker::spawn(command, environment)
     }
 
-    fn spawn(mut command: Command, environment: &[(&str, &str)]) -> Broker {
-        command
-            .env_clear()
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let said = Arc::new(Said::default());
-        let hears = said.clone();
-        // To the end, so that it never waits for a reader.
-        std::thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|line| hears.say(line));
-        });
+    fn spawn(command: Command, environment: &[(&str, &str)]) -> Broker {
+        let (child, said) = launch(command, environment);
         said.wait_for("Server startup complete");
         Broker {
             address: listens(&said, "amqp"),
@@ -485,6 +472,11 @@ impl Broker {
     /// SIGTERM; returns whether it ended well.
     pub fn stop(mut self) -> bool {
         self.signal(rustix::process::Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits for its end; whether that was a good one.
+    pub fn ended(&mut self) -> bool {
         self.child.wait().unwrap().success()
     }
 
@@ -504,6 +496,25 @@ impl Broker {
 fn serving(data: &Path) -> [&str; 4] {
     let data = data.to_str().unwrap();
     ["--data-dir", data, "--amqp", "127.0.0.1:0"]
+}
+
+/// Starts a process with nothing in its environment but this, and hears what it says.
+pub fn launch(mut command: Command, environment: &[(&str, &str)]) -> (Child, Arc<Said>) {
+    command
+        .env_clear()
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let said = Arc::new(Said::default());
+    let hears = said.clone();
+    // To the end, so that it never waits for a reader.
+    std::thread::spawn(move || {
+        lines.map_while(Result::ok).for_each(|line| hears.say(line));
+    });
+    (child, said)
 }
 
 /// What a metrics listener answers.
