@@ -18,9 +18,10 @@ use std::sync::Arc;
 
 use super::format::{self, Place};
 use super::frames::{Frames, Next};
+use super::pending::Durable;
 use super::segment::{Index, Segments, lsn};
-use super::summary::Summary;
-use super::{LogOptions, index, reclaim};
+use super::summary::{Settled, Summary};
+use super::{LogOptions, index, settled};
 use crate::broker::ports::{Definition, DefinitionChange, Lsn, MessageId, QueueId, RecoveredRun};
 use crate::storage::definitions::{Stored, apply, list};
 use crate::storage::files::{FileLayer, LogFile};
@@ -64,9 +65,9 @@ impl Copies {
             let queue = run.target.queue;
             let last = run.first_id.0 + u64::from(run.count) - 1;
             if !known(queue) {
-                let never = Lsn::default();
-                let segments = &mut staging.segments;
-                segments.settle_range(queue, run.first_id.0, last, never);
+                let first = run.first_id.0;
+                let gone = Settled { queue, first, last };
+                staging.segments.apply(&Durable::recovered(gone));
                 continue;
             }
             let Some((_, segment)) = staging.segments.of(run.first_id) else {
@@ -315,14 +316,13 @@ impl Recovery<'_> {
         if has_index {
             segment.index = Index::Settled;
         }
-        if self.has(&reclaim::settled_path(&self.options.dir, number)) {
-            reclaim::load_settled(self.files, &self.options.dir, number, &mut segment)?;
+        if self.has(&settled::path(&self.options.dir, number)) {
+            settled::load(self.files, &self.options.dir, number, &mut segment)?;
         }
         self.found.next_id = self.found.next_id.max(summary.next_id);
         self.found.segments.insert(number, segment);
-        for s in &summary.settled {
-            let segments = &mut self.found.segments;
-            segments.settle_range(s.queue, s.first, s.last, Lsn::default());
+        for settled in &summary.settled {
+            self.found.segments.apply(&Durable::recovered(*settled));
         }
         self.found.copies.redelivered = summary.clean_stop;
         self.found.copies.runs.append(&mut summary.runs);

@@ -152,7 +152,6 @@ impl Summary {
         let mut segment = Segment::new(Some(file), self.first_id);
         segment.len = self.len;
         segment.sparse = std::mem::take(&mut self.sparse);
-        segment.definitions_to = self.definitions_to;
         segment.note_runs(self.next_id, &self.runs);
         segment
     }
