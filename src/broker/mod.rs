@@ -18,11 +18,9 @@ pub mod message;
 pub mod outlet;
 pub mod ports;
 pub mod queue;
-pub mod replies;
 mod restore;
 pub mod returned;
 pub mod routing;
-pub mod routing_keys;
 pub mod totals;
 pub mod vhost;
 
@@ -39,7 +37,6 @@ use self::ports::{
     RecoveredRun, Scheduler,
 };
 use self::queue::Queue;
-use self::replies::Replies;
 use self::returned::{Returned, ReturnedCopy};
 use self::vhost::Vhost;
 use crate::protocol::field_table::{FieldTable, FieldValue};
@@ -50,6 +47,14 @@ pub const USER_LIMITS: &str = "user-limits";
 
 /// The component of the limits of vhosts.
 pub const VHOST_LIMITS: &str = "vhost-limits";
+
+/// Where answers to a direct reply-to consumer go.
+pub struct ReplyTarget {
+    /// The connection of the consumer.
+    pub outlet: Arc<dyn outlet::Outlet>,
+    /// The consumer.
+    pub consumer: outlet::ConsumerKey,
+}
 
 /// Names a connection while the broker runs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -69,7 +74,7 @@ pub struct Broker {
     scheduler: OnceLock<Arc<dyn Scheduler>>,
     next_queue_id: Arc<AtomicU64>,
     next_connection_id: AtomicU64,
-    replies: Arc<Replies>,
+    replies: RwLock<HashMap<Box<str>, Arc<ReplyTarget>>>,
     turn: Mutex<()>,
     returned: Returned,
     user_accounts: Accounts,
@@ -98,7 +103,7 @@ impl Broker {
             scheduler: OnceLock::new(),
             next_queue_id: Arc::new(AtomicU64::new(1)),
             next_connection_id: AtomicU64::new(1),
-            replies: Arc::default(),
+            replies: RwLock::default(),
             turn: Mutex::new("the turn of de-duplication", ()),
             returned: Returned::default(),
             user_accounts: Accounts::default(),
@@ -188,9 +193,22 @@ impl Broker {
         ConnectionId(self.next_connection_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Consumers of direct replies.
-    pub fn replies(&self) -> &Replies {
-        &self.replies
+    /// Adds the consumer of a direct reply-to under its generated name.
+    pub fn add_reply_target(&self, name: &str, target: ReplyTarget) {
+        self.replies
+            .write()
+            .expect(UNPOISONED)
+            .insert(name.into(), Arc::new(target));
+    }
+
+    /// Removes it.
+    pub fn remove_reply_target(&self, name: &str) {
+        self.replies.write().expect(UNPOISONED).remove(name);
+    }
+
+    /// Finds it.
+    pub fn reply_target(&self, name: &str) -> Option<Arc<ReplyTarget>> {
+        self.replies.read().expect(UNPOISONED).get(name).cloned()
     }
 
     /// A vhost by name.
@@ -220,14 +238,7 @@ impl Broker {
         let mut vhosts = self.vhosts.write().expect(UNPOISONED);
         vhosts.entry(name.into()).or_insert_with(|| {
             let (log, next_queue_id) = (self.log.clone(), self.next_queue_id.clone());
-            Vhost::new(
-                name,
-                log,
-                self.memory.clone(),
-                next_queue_id,
-                accounts,
-                self.replies.clone(),
-            )
+            Vhost::new(name, log, self.memory.clone(), next_queue_id, accounts)
         });
     }
 
