@@ -10,6 +10,7 @@
 //! A> 1 publish "body" key=q        a publish with its content
 //! A> header "AMQP..."              raw octets
 //! A< 1 queue.declare-ok queue=q    the broker's answer
+//! A> 1 publish "" key=amq.rabbitmq.reply-to.RANDOM     to the address that was told last
 //! A hangs up                       the socket is gone
 //! +1500ms                          time passes
 //! log holds / log moves            what is staged does not become durable / does
@@ -130,7 +131,12 @@ struct World {
     broker: Arc<Broker>,
     work: Arc<Work>,
     peers: BTreeMap<char, Peer>,
+    /// The latest address of a direct reply-to consumer that somebody was told.
+    address: String,
 }
+
+/// As an address is written in a conversation.
+const ADDRESS: &str = "amq.rabbitmq.reply-to.RANDOM";
 
 impl World {
     fn new(log: Arc<MemoryLog>, now: u64) -> World {
@@ -159,6 +165,7 @@ impl World {
             broker,
             work,
             peers: BTreeMap::new(),
+            address: ADDRESS.into(),
         }
     }
 
@@ -195,6 +202,8 @@ impl World {
 
     /// Plays one line of a client, or of the world.
     fn play(&mut self, line: &str) {
+        let line = line.replace(ADDRESS, &self.address);
+        let line = line.as_str();
         if let Some(ms) = line.strip_prefix('+') {
             self.now += ms.trim_end_matches("ms").parse::<u64>().unwrap();
             self.tick();
@@ -424,6 +433,11 @@ impl World {
             r"(amq\.(?:gen|ctag)-|amq\.rabbitmq\.reply-to\.)[A-Za-z0-9_-]+(\.[A-Za-z0-9_=+/-]+)?",
         )
         .unwrap();
+        for found in lines.iter().flat_map(|line| random.find_iter(line)) {
+            if found.as_str().starts_with("amq.rabbitmq.") {
+                self.address = found.as_str().into();
+            }
+        }
         lines
             .into_iter()
             .map(|line| random.replace_all(&line, "${1}RANDOM").into_owned())

@@ -475,7 +475,7 @@ impl Connection {
             self.drop_consumer(slot);
         }
         if let Some((slot, name)) = reply {
-            self.broker.remove_reply_target(&name);
+            self.broker.replies().remove(&name);
             self.consumers.remove(slot);
         }
         for u in unacked {

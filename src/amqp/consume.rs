@@ -6,11 +6,11 @@ use super::channel::Unacked;
 use super::connection::{Connection, Wait};
 use super::errors::{self, Exception};
 use super::reply_address::{self, REPLY_TO};
-use crate::broker::ReplyTarget;
 use crate::broker::access::Permission;
 use crate::broker::arguments::{ConsumerSettings, QueueType};
 use crate::broker::outlet::{ChannelCredit, ConsumerKey, Delivery, NO_SLOT};
 use crate::broker::queue::{ConsumerIndex, ConsumerInfo, DeliveryRef, Got, Queue};
+use crate::broker::replies::ReplyTarget;
 use crate::broker::vhost::generated_name;
 use crate::protocol::encode::DeliverHead;
 use crate::protocol::methods::basic;
@@ -210,7 +210,7 @@ impl Connection {
         };
         let key = self.consumers.add(consumer);
         let name = reply_address::fresh(self.id.0, key.slot);
-        self.broker.add_reply_target(
+        self.broker.replies().add(
             &name,
             ReplyTarget {
                 outlet: self.outlet.clone(),
@@ -241,7 +241,7 @@ impl Connection {
             self.flush();
         } else if reply && let Some((slot, name)) = self.channel_mut(number)?.reply_consumer.take()
         {
-            self.broker.remove_reply_target(&name);
+            self.broker.replies().remove(&name);
             self.consumers.remove(slot);
         }
         if !m.nowait {
@@ -375,8 +375,8 @@ impl Connection {
                     message_count: u32::try_from(left).unwrap_or(u32::MAX),
                 };
                 self.send(number, &ok);
-                let counted = delivery.entry.counted_properties(message, &queue);
-                let properties = counted.as_deref().unwrap_or(message.properties());
+                let shown = delivery.entry.shown_properties(message, Some(&queue));
+                let properties = shown.as_deref().unwrap_or(message.properties());
                 self.output
                     .content(number, properties, message, self.frame_max);
                 self.counted.redelivered += u64::from(redelivered);
@@ -428,9 +428,9 @@ impl Connection {
                 exchange: message.exchange(),
                 routing_key: message.routing_key(),
             };
-            let queue = consumer.queue.as_ref().map(|(queue, _)| queue);
-            let returned = queue.and_then(|queue| d.entry.counted_properties(message, queue));
-            let properties = returned.as_deref().unwrap_or(message.properties());
+            let queue = consumer.queue.as_ref().map(|(queue, _)| &**queue);
+            let shown = d.entry.shown_properties(message, queue);
+            let properties = shown.as_deref().unwrap_or(message.properties());
             output.deliver(&head, properties, message, *frame_max);
             counted.redelivered += u64::from(d.entry.redelivered);
             let Some((queue, _)) = &consumer.queue else {

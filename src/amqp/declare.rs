@@ -246,7 +246,7 @@ impl Connection {
         m: &queue::Declare<'_>,
         name: &str,
     ) -> Result<(), Exception> {
-        let there = name == REPLY_TO || self.broker.reply_target(name).is_some();
+        let there = name == REPLY_TO || self.broker.replies().find(name).is_some();
         if !there {
             return Err(self.refused(&TopologyError::NoQueue(name.into())));
         }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use super::settings::NODE_NAME;
-use crate::broker::dead_letter::routing_keys;
+
 use crate::broker::message::{Message, Parts};
 use crate::broker::outlet::Delivery;
 use crate::broker::queue::Queue;
 use crate::broker::routing::route_keys;
+use crate::broker::routing_keys::{RoutingKeys, shown_properties};
 use crate::broker::vhost::Vhost;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::properties::{Properties, PropertiesRef};
@@ -55,8 +56,8 @@ impl Connection {
         if message.exchange() == TRACE_EXCHANGE {
             return;
         }
-        let keys = routing_keys(message);
-        let keys = keys.iter().map(|k| FieldValue::from(k.as_str())).collect();
+        let keys = RoutingKeys::of(message);
+        let keys = keys.all().into_iter().map(FieldValue::from).collect();
         let redelivered = ("redelivered", FieldValue::I32(redelivered.into()));
         self.trace(
             vhost,
@@ -104,10 +105,7 @@ impl Connection {
         let mut t = FieldTable::new();
         t.insert("exchange_name", message.exchange());
         t.insert("routing_keys", FieldValue::Array(routing_keys));
-        t.insert(
-            "properties",
-            table(&PropertiesRef::unchecked(message.properties()).into()),
-        );
+        t.insert("properties", table(&shown_properties(message)));
         t.insert("node", NODE_NAME);
         t.insert("vhost", &*vhost.name);
         t.insert("connection", connection.as_str());

@@ -11,13 +11,10 @@ use super::reply_address::REPLY_TO;
 use super::tx::TxPublish;
 use crate::broker::access::Permission;
 use crate::broker::arguments::parse_expiration;
-use crate::broker::dead_letter::string_array;
 use crate::broker::detour;
-use crate::broker::message::{FLAG_PERSISTENT, Message, Parts};
-use crate::broker::outlet::{Delivery, NO_SLOT};
-use crate::broker::ports::MessageId;
-use crate::broker::queue::Entry;
+use crate::broker::message::{FLAG_BCC, FLAG_PERSISTENT, Message, Parts};
 use crate::broker::routing::{RouteError, route_keys};
+use crate::broker::routing_keys::{string_array, stripped_properties};
 use crate::protocol::frame::{FrameKind, FrameRef};
 use crate::protocol::methods::basic;
 use crate::protocol::properties::{CLASS_BASIC, Properties, PropertiesRef, parse_content_header};
@@ -169,6 +166,7 @@ impl Connection {
         for key in closer.iter().flat_map(|c| &c.keys) {
             self.allow_topic(Permission::Write, &a.exchange, key)?;
         }
+        flags |= closer.as_ref().map_or(0, |c| c.flags);
         let raw = closer
             .as_ref()
             .and_then(|c| c.rewritten.as_deref())
@@ -194,12 +192,6 @@ impl Connection {
             .as_ref()
             .map_or((None, None), |c| (c.expiration, c.priority));
 
-        if a.exchange.is_empty()
-            && a.routing_key.starts_with(REPLY_TO)
-            && a.routing_key.len() > REPLY_TO.len()
-        {
-            return self.publish_reply(number, a, message);
-        }
         let copies = closer.map(|c| c.keys).unwrap_or_default();
         let keys = || -> Vec<&str> {
             let copies = copies.iter().map(String::as_str);
@@ -295,45 +287,9 @@ impl Connection {
         };
         self.send(number, &return_);
         let frame_max = self.frame_max;
-        self.output
-            .content(number, message.properties(), message, frame_max);
-    }
-
-    /// An answer to a direct reply-to consumer: straight to its connection.
-    fn publish_reply(
-        &mut self,
-        number: u16,
-        a: &Assembly,
-        message: Message,
-    ) -> Result<(), Exception> {
-        match self.broker.reply_target(&a.routing_key) {
-            Some(target) => {
-                let entry = Entry {
-                    seq: 0,
-                    id: MessageId::NONE,
-                    body_len: message.body_len(),
-                    message: Some(message),
-                    expires_at: 0,
-                    delivery_count: 0,
-                    acquired_count: 0,
-                    priority: 0,
-                    redelivered: false,
-                };
-                let delivery = Delivery {
-                    consumer: target.consumer,
-                    slot: NO_SLOT,
-                    entry,
-                };
-                if target.outlet.push(&mut vec![delivery]) {
-                    self.batch.fx.ring(&target.outlet);
-                }
-                self.counted.routed += 1;
-            }
-            None => self.unroutable(number, a.mandatory, &message),
-        }
-        let nothing = self.batch.publish_nowhere();
-        self.expect_confirm(number, nothing, false);
-        Ok(())
+        let shown = stripped_properties(message);
+        let properties = shown.as_deref().unwrap_or(message.properties());
+        self.output.content(number, properties, message, frame_max);
     }
 
     /// Properties that mean something to the broker.
@@ -346,7 +302,6 @@ impl Connection {
             priority: properties.priority(),
             ..Closer::default()
         };
-        let mut changed: Option<Properties> = None;
         if properties.reply_to() == Some(REPLY_TO) {
             let ch = self.channel_mut(number)?;
             let Some((_, name)) = &ch.reply_consumer else {
@@ -355,7 +310,7 @@ impl Connection {
             };
             let mut owned = Properties::from(properties);
             owned.reply_to = Some(name.clone());
-            changed = Some(owned);
+            closer.rewritten = Some(owned.encode());
         }
         if let Some(text) = properties.expiration() {
             closer.expiration =
@@ -380,10 +335,7 @@ impl Connection {
                 }
             }
             if headers.get("BCC").is_some() {
-                let owned = changed.get_or_insert_with(|| Properties::from(properties));
-                if let Some(headers) = &mut owned.headers {
-                    headers.remove("BCC");
-                }
+                closer.flags |= FLAG_BCC;
             }
         }
         if let Some(user) = properties.user_id()
@@ -402,7 +354,6 @@ impl Connection {
                 return Err(Exception::soft(SoftCode::PRECONDITION_FAILED, text));
             }
         }
-        closer.rewritten = changed.map(|p| p.encode());
         Ok(closer)
     }
 }
@@ -414,6 +365,8 @@ struct Closer {
     priority: Option<u8>,
     /// Further routing keys: CC and BCC.
     keys: Vec<String>,
+    /// Flags of the message.
+    flags: u8,
     /// Properties to deliver instead of the original ones.
     rewritten: Option<Vec<u8>>,
 }

@@ -7,8 +7,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Pseudo-queue of direct reply-to, which addresses begin with.
-pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+pub(super) use crate::broker::replies::REPLY_TO;
 
 /// The node in the identifier. With 13 octets the first part has no padding, as RabbitMQ's mostly has not.
 const NODE: &[u8; 13] = b"reply@1000000";

@@ -8,8 +8,9 @@ use super::Broker;
 use super::batch::{Batch, promise};
 use super::detour;
 use super::effects::{Dead, DeathReason};
-use super::message::{FLAG_DEAD_LETTERED, Message, Parts};
+use super::message::{FLAG_BCC, FLAG_DEAD_LETTERED, FLAG_KEYED, Message, Parts};
 use super::routing::route_keys;
+use super::routing_keys::{RoutingKeys, shown_properties};
 use super::vhost::Vhost;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::properties::{Properties, PropertiesRef};
@@ -41,18 +42,24 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
         });
         return true;
     }
-    let mut properties = Properties::from(PropertiesRef::unchecked(message.properties()));
-    let routing_keys = routing_keys(message);
-    let keys: Vec<&str> = match &target.routing_key {
-        Some(key) => vec![key],
-        None => routing_keys.iter().map(String::as_str).collect(),
+    let routing_keys = RoutingKeys::of(message);
+    let mut flags = message.flags() | FLAG_DEAD_LETTERED;
+    let (keys, mut properties) = match &target.routing_key {
+        Some(key) => {
+            flags = flags & !FLAG_BCC | FLAG_KEYED;
+            (vec![&**key], shown_properties(message))
+        }
+        None => (
+            routing_keys.all(),
+            Properties::from(PropertiesRef::unchecked(message.properties())),
+        ),
     };
     let deaths = bury(
         &mut properties,
         message,
         &info.name,
         dead.reason,
-        &routing_keys,
+        routing_keys.shown(),
         now,
     );
     let encoded = properties.encode();
@@ -60,7 +67,7 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
         exchange: &target.exchange,
         routing_key: keys[0],
         properties: &encoded,
-        flags: message.flags() | FLAG_DEAD_LETTERED,
+        flags,
     };
     let reborn = message.with_parts(&parts);
     let properties_ref = PropertiesRef::unchecked(&encoded);
@@ -85,30 +92,9 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
 /// The time of a delayed message has come: it is routed as it was published.
 fn release(batch: &mut Batch, vhost: &Vhost, message: &Message, now: u64) {
     let raw = PropertiesRef::unchecked(message.properties());
-    let keys = routing_keys(message);
-    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let found = route_keys(vhost, message.exchange(), &keys, raw).unwrap_or_default();
+    let keys = RoutingKeys::of(message);
+    let found = route_keys(vhost, message.exchange(), &keys.all(), raw).unwrap_or_default();
     detour::send_again(batch, message, &found, now);
-}
-
-/// All routing keys of a message: the one it was published with, and those of its `CC` header.
-pub fn routing_keys(message: &Message) -> Vec<String> {
-    let headers = PropertiesRef::unchecked(message.properties()).headers();
-    let headers = headers.map(|h| h.to_table());
-    let mut keys = vec![message.routing_key().to_string()];
-    keys.extend(string_array(headers.as_ref(), "CC"));
-    keys
-}
-
-/// The long strings of an array header.
-pub fn string_array(headers: Option<&FieldTable>, name: &str) -> Vec<String> {
-    match headers.and_then(|h| h.get(name)) {
-        Some(FieldValue::Array(items)) => items
-            .iter()
-            .filter_map(|v| v.as_str().map(str::to_string))
-            .collect(),
-        _ => Vec::new(),
-    }
 }
 
 /// Writes the death into the headers and returns the history, newest first.

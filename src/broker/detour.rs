@@ -7,6 +7,7 @@ use super::batch::Batch;
 use super::exchange::{DELAY_HEADER, Exchange};
 use super::message::{Message, Parts};
 use super::queue::Queue;
+use super::replies::ReplyTarget;
 use crate::protocol::field_table::FieldValue;
 use crate::protocol::properties::{Properties, PropertiesRef};
 
@@ -17,6 +18,8 @@ pub enum Detour {
     Remember(Arc<Exchange>),
     /// An `x-delayed-message` exchange routes it after this many milliseconds.
     Delay(Arc<Exchange>, u64),
+    /// A consumer of direct replies gets it.
+    Reply(Arc<ReplyTarget>),
 }
 
 /// Where a message goes.
@@ -33,11 +36,18 @@ pub struct Found {
 }
 
 impl Found {
-    /// Whether nobody takes it: no queue, no exchange that keeps it for later; a duplicate was taken
-    /// before.
+    /// Whether nobody takes it: no queue, no consumer of direct replies, no exchange that keeps it for
+    /// later; a duplicate was taken before.
     pub fn is_unroutable(&self) -> bool {
-        let delayed = |d: &Detour| matches!(d, Detour::Delay(..));
-        self.queues.is_empty() && !self.duplicate && !self.detours.iter().any(delayed)
+        let takes = |d: &Detour| matches!(d, Detour::Delay(..) | Detour::Reply(_));
+        self.queues.is_empty() && !self.duplicate && !self.detours.iter().any(takes)
+    }
+
+    /// Empties it, keeping its room.
+    pub(super) fn clear(&mut self) {
+        self.queues.clear();
+        self.detours.clear();
+        (self.guarded, self.duplicate) = (false, false);
     }
 }
 
@@ -84,6 +94,7 @@ pub fn follow(batch: &mut Batch, detours: &[Detour], message: &Message, now: u64
     for detour in detours {
         match detour {
             Detour::Remember(exchange) => exchange.remember(message),
+            Detour::Reply(target) => target.send(message, &mut batch.fx),
             Detour::Delay(exchange, delay) => {
                 let Some(waiting) = exchange.waiting() else {
                     continue;

@@ -114,6 +114,12 @@ pub const FLAG_PERSISTENT: u8 = 1;
 /// We dead-lettered it: its `x-death` header is ours, not something a client made up.
 pub const FLAG_DEAD_LETTERED: u8 = 2;
 
+/// It was dead-lettered with a routing key of its own: its `CC` header is no routing key any more.
+pub const FLAG_KEYED: u8 = 4;
+
+/// Its `BCC` header holds routing keys that nobody is shown.
+pub const FLAG_BCC: u8 = 8;
+
 macro_rules! in_class {
     ($len:expr, $head:expr, $($class:literal)+) => {
         match $len {

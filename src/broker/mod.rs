@@ -18,9 +18,11 @@ pub mod message;
 pub mod outlet;
 pub mod ports;
 pub mod queue;
+pub mod replies;
 mod restore;
 pub mod returned;
 pub mod routing;
+pub mod routing_keys;
 pub mod totals;
 pub mod vhost;
 
@@ -37,6 +39,7 @@ use self::ports::{
     RecoveredRun, Scheduler,
 };
 use self::queue::Queue;
+use self::replies::Replies;
 use self::returned::{Returned, ReturnedCopy};
 use self::vhost::Vhost;
 use crate::protocol::field_table::{FieldTable, FieldValue};
@@ -47,14 +50,6 @@ pub const USER_LIMITS: &str = "user-limits";
 
 /// The component of the limits of vhosts.
 pub const VHOST_LIMITS: &str = "vhost-limits";
-
-/// Where answers to a direct reply-to consumer go.
-pub struct ReplyTarget {
-    /// The connection of the consumer.
-    pub outlet: Arc<dyn outlet::Outlet>,
-    /// The consumer.
-    pub consumer: outlet::ConsumerKey,
-}
 
 /// Names a connection while the broker runs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -74,7 +69,7 @@ pub struct Broker {
     scheduler: OnceLock<Arc<dyn Scheduler>>,
     next_queue_id: Arc<AtomicU64>,
     next_connection_id: AtomicU64,
-    replies: RwLock<HashMap<Box<str>, Arc<ReplyTarget>>>,
+    replies: Arc<Replies>,
     turn: Mutex<()>,
     returned: Returned,
     user_accounts: Accounts,
@@ -103,7 +98,7 @@ impl Broker {
             scheduler: OnceLock::new(),
             next_queue_id: Arc::new(AtomicU64::new(1)),
             next_connection_id: AtomicU64::new(1),
-            replies: RwLock::default(),
+            replies: Arc::default(),
             turn: Mutex::new("the turn of de-duplication", ()),
             returned: Returned::default(),
             user_accounts: Accounts::default(),
@@ -193,22 +188,9 @@ impl Broker {
         ConnectionId(self.next_connection_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Adds the consumer of a direct reply-to under its generated name.
-    pub fn add_reply_target(&self, name: &str, target: ReplyTarget) {
-        self.replies
-            .write()
-            .expect(UNPOISONED)
-            .insert(name.into(), Arc::new(target));
-    }
-
-    /// Removes it.
-    pub fn remove_reply_target(&self, name: &str) {
-        self.replies.write().expect(UNPOISONED).remove(name);
-    }
-
-    /// Finds it.
-    pub fn reply_target(&self, name: &str) -> Option<Arc<ReplyTarget>> {
-        self.replies.read().expect(UNPOISONED).get(name).cloned()
+    /// Consumers of direct replies.
+    pub fn replies(&self) -> &Replies {
+        &self.replies
     }
 
     /// A vhost by name.
@@ -238,7 +220,14 @@ impl Broker {
         let mut vhosts = self.vhosts.write().expect(UNPOISONED);
         vhosts.entry(name.into()).or_insert_with(|| {
             let (log, next_queue_id) = (self.log.clone(), self.next_queue_id.clone());
-            Vhost::new(name, log, self.memory.clone(), next_queue_id, accounts)
+            Vhost::new(
+                name,
+                log,
+                self.memory.clone(),
+                next_queue_id,
+                accounts,
+                self.replies.clone(),
+            )
         });
     }
 

@@ -177,7 +177,7 @@ impl Broker {
                     name: key_parts(key)?.concat(),
                     password_hash: text(&t, "password_hash"),
                     hashing_algorithm: text(&t, "hashing_algorithm"),
-                    tags: dead_letter::string_array(Some(&t), "tags"),
+                    tags: routing_keys::string_array(Some(&t), "tags"),
                 });
             }
             DefinitionKind::Permission => {

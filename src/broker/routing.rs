@@ -11,6 +11,7 @@ use super::deduplication::{Admission, Window};
 use super::detour::{Detour, Found};
 use super::exchange::{Destination, Exchange, ExchangeType, delay_of};
 use super::queue::Queue;
+use super::replies::REPLY_TO;
 use super::vhost::Vhost;
 use crate::protocol::properties::PropertiesRef;
 
@@ -72,8 +73,8 @@ pub struct RouteCache {
     last: usize,
     /// Queues in all routes.
     n_queues: usize,
-    /// The latest route that cannot be remembered.
-    once: Route,
+    /// Where the latest message went whose route cannot be remembered.
+    once: Found,
 }
 
 impl RouteCache {
@@ -101,7 +102,12 @@ impl RouteCache {
             self.last = at;
             return Ok(&self.routes[at].found);
         }
-        let mut found = Finder::default();
+        let mut once = std::mem::take(&mut self.once);
+        once.clear();
+        let mut found = Finder {
+            found: once,
+            ..Finder::default()
+        };
         if exchange.is_empty() {
             found.by_queue_name(vhost, &[key]);
         } else {
@@ -113,18 +119,18 @@ impl RouteCache {
                 return Err(RouteError::NoExchange);
             }
         }
-        let route = Route {
-            exchange: exchange.into(),
-            key: key.into(),
-            found: found.found,
-            through: found.through,
-        };
         if found.cacheable {
+            let route = Route {
+                exchange: exchange.into(),
+                key: key.into(),
+                found: found.found,
+                through: found.through,
+            };
             let at = self.remember(hit, route);
             Ok(&self.routes[at].found)
         } else {
-            self.once = route;
-            Ok(&self.once.found)
+            self.once = found.found;
+            Ok(&self.once)
         }
     }
 
@@ -247,11 +253,27 @@ impl Finder {
     /// The default exchange: a key is the name of a queue.
     fn by_queue_name(&mut self, vhost: &Vhost, keys: &[&str]) {
         for key in keys {
+            if key.starts_with(REPLY_TO) {
+                self.cacheable = false;
+                self.reply_to(vhost, key);
+                continue;
+            }
             match vhost.queue(key).filter(|q| !q.is_deleted()) {
                 Some(queue) => self.add(queue),
                 // A queue of that name may appear: its absence is not remembered.
                 None => self.cacheable = false,
             }
+        }
+    }
+
+    /// A key is the name of a consumer of direct replies.
+    fn reply_to(&mut self, vhost: &Vhost, key: &str) {
+        let Some(target) = vhost.reply_target(key) else {
+            return;
+        };
+        let same = |d: &Detour| matches!(d, Detour::Reply(t) if Arc::ptr_eq(t, &target));
+        if !self.found.detours.iter().any(same) {
+            self.found.detours.push(Detour::Reply(target));
         }
     }
 

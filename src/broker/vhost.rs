@@ -8,6 +8,7 @@ mod aside;
 mod checks;
 mod delayed;
 mod end;
+mod error;
 mod restore;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use base64::Engine as _;
 
 use self::aside::SetAside;
 use self::checks::{check_exchange, exchange_equivalence, fits, redeclare, validate_binding};
+pub use self::error::TopologyError;
 use super::ConnectionId;
 use super::arguments::{
     ArgumentError, DeadLetterTarget, Inequivalent, QueueSettings, QueueType, equivalent,
@@ -27,12 +29,13 @@ use super::definitions::{self, StoredBinding, StoredQueue};
 use super::effects::Effects;
 use super::exchange::{
     Destination, Exchange, ExchangeInfo, ExchangeType, HashProperty, HeadersMatch,
-    MatchArgumentError, TOPIC_HASHES_MAX, WeightError, delayed_type, parse_weight,
+    TOPIC_HASHES_MAX, delayed_type, parse_weight,
 };
 use super::limits::Account;
 use super::memory::Memory;
-use super::ports::{DefinitionKind, LogFailed, Lsn, MessageLog, QueueId, Records};
+use super::ports::{DefinitionKind, Lsn, MessageLog, QueueId, Records};
 use super::queue::{DeleteIf, DeleteRefused, Queue, QueueInfo};
+use super::replies::{Replies, ReplyTarget};
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::sync::Mutex;
 
@@ -49,92 +52,6 @@ pub const PREDECLARED: [(&str, ExchangeType, bool); 7] = [
 
 /// Ids of queues that do not survive a restart have this bit: recovery knows none of them.
 pub const TRANSIENT_QUEUE: u64 = 1 << 63;
-
-/// Why an operation on the topology was refused.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TopologyError {
-    /// There are as many queues as there may be: the name, the limit, and whether it is that of all vhosts
-    /// together.
-    QueueLimit(String, u64, bool),
-    /// There are as many exchanges as there may be: the name, and the limit.
-    ExchangeLimit(String, u64),
-    /// The store has one of this name that this version cannot serve: see [`Vhost::give_up`].
-    SetAside {
-        /// A queue, or an exchange.
-        queue: bool,
-        /// The name.
-        name: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// No such exchange.
-    NoExchange(String),
-    /// No such queue.
-    NoQueue(String),
-    /// The exchange type is unknown.
-    UnknownType(String),
-    /// The name is reserved for the broker: `amq.`.
-    ReservedName {
-        /// A queue, or an exchange.
-        queue: bool,
-        /// The name.
-        name: String,
-    },
-    /// The default exchange cannot be declared, deleted or bound.
-    DefaultExchange,
-    /// Predeclared exchanges stay.
-    SystemExchange(String),
-    /// The exchange is there with another property or argument.
-    ExchangeDiffers(String, Inequivalent),
-    /// The queue is there with another property or argument.
-    QueueDiffers(String, Inequivalent),
-    /// The queue belongs to another connection, or is exclusive and was not declared so.
-    Locked(String),
-    /// An argument of a queue.
-    Argument(String, ArgumentError),
-    /// A queue of this type needs a name.
-    ServerNamed(QueueType),
-    /// A queue of this name and type cannot have this property.
-    QueueProperty(String, &'static str),
-    /// A quorum queue is deleted whatever is in it, or not at all: this flag is not for it.
-    ConditionalDelete(String, &'static str),
-    /// An argument of an exchange is no string: exchange, argument, its type.
-    ExchangeArgumentType(String, &'static str, &'static str),
-    /// `x-consistent-hash` cannot hash a header and a property.
-    HashHeaderAndProperty,
-    /// `hash-property` names something else than the three properties it can.
-    HashProperty(String),
-    /// `x-recent-history-length` is not a positive integer.
-    HistoryLength(FieldValue),
-    /// `x-delayed-type` is missing, or no exchange type.
-    DelayedType,
-    /// An argument of an exchange.
-    ExchangeArgument(String, ArgumentError),
-    /// `x-cache-size` of an `x-message-deduplication` exchange is missing, or no positive integer.
-    CacheSize,
-    /// The binding key of an `x-consistent-hash` exchange is no weight.
-    Weight(String, WeightError),
-    /// `x-local-random` takes no binding keys.
-    BindingKeyNotEmpty(String),
-    /// `x-match` of a binding.
-    Match(MatchArgumentError),
-    /// More than [`TOPIC_HASHES_MAX`] `#` in a topic binding key: the key, and how many.
-    TopicHashes(String, usize),
-    /// A queue has consumers.
-    QueueInUse(String),
-    /// A queue has messages.
-    QueueNotEmpty(String),
-    /// An exchange has bindings.
-    ExchangeInUse(String),
-    /// The log has failed.
-    LogFailed,
-}
-
-impl From<LogFailed> for TopologyError {
-    fn from(_: LogFailed) -> Self {
-        TopologyError::LogFailed
-    }
-}
 
 /// `exchange.declare`.
 #[derive(Clone, Copy, Debug)]
@@ -204,6 +121,7 @@ pub struct Vhost {
     next_queue_id: Arc<AtomicU64>,
     /// Its own, and that of all vhosts.
     accounts: [Arc<Account>; 2],
+    replies: Arc<Replies>,
     exchanges: RwLock<HashMap<Box<str>, Arc<Exchange>>>,
     queues: RwLock<HashMap<Box<str>, Arc<Queue>>>,
     links: Mutex<Links>,
@@ -241,6 +159,7 @@ impl Vhost {
         memory: Memory,
         next_queue_id: Arc<AtomicU64>,
         accounts: [Arc<Account>; 2],
+        replies: Arc<Replies>,
     ) -> Arc<Vhost> {
         for account in &accounts {
             PREDECLARED.iter().for_each(|_| account.exchanges.add());
@@ -263,6 +182,7 @@ impl Vhost {
             memory,
             next_queue_id,
             accounts,
+            replies,
             exchanges: RwLock::new(HashMap::from(predeclared)),
             queues: RwLock::default(),
             links: Mutex::new("the topology of a vhost", Links::default()),
@@ -289,6 +209,11 @@ impl Vhost {
     /// A queue by name. It may be marked as deleted: whoever did that is about to unlink it.
     pub fn queue(&self, name: &str) -> Option<Arc<Queue>> {
         self.queues.read().expect(UNPOISONED).get(name).cloned()
+    }
+
+    /// A consumer of direct replies by name; it may be of another vhost.
+    pub fn reply_target(&self, name: &str) -> Option<Arc<ReplyTarget>> {
+        self.replies.find(name)
     }
 
     /// All queues.

@@ -4,7 +4,7 @@ use super::Queue;
 use crate::broker::arguments::QueueType;
 use crate::broker::message::Message;
 use crate::broker::ports::MessageId;
-use crate::protocol::properties::{Properties, PropertiesRef};
+use crate::broker::routing_keys::{shown_properties, stripped_properties};
 
 /// One copy of a message in one queue.
 ///
@@ -40,20 +40,20 @@ impl Entry {
         self.delivery_count = self.delivery_count.saturating_add(1);
     }
 
-    /// The properties to deliver the message with from this queue, where its own do not do: a quorum
-    /// queue tells in the headers how often it was acquired, and how often that failed. Of what failed
-    /// in queues before, it takes that both are the same.
-    pub fn counted_properties(&self, message: &Message, queue: &Queue) -> Option<Vec<u8>> {
-        if self.acquired_count == 0 && self.delivery_count == 0
-            || queue.info().settings.queue_type != QueueType::Quorum
-        {
-            return None;
+    /// The properties to deliver the message with, where its own do not do: a quorum queue tells in
+    /// the headers how often it was acquired, and how often that failed. Of what failed in queues before,
+    /// it takes that both are the same. And nobody sees `BCC`. `queue` is where it comes from, if it was in
+    /// one.
+    pub fn shown_properties(&self, message: &Message, queue: Option<&Queue>) -> Option<Vec<u8>> {
+        let is_quorum = |q: &Queue| q.info().settings.queue_type == QueueType::Quorum;
+        if self.acquired_count == 0 && self.delivery_count == 0 || !queue.is_some_and(is_quorum) {
+            return stripped_properties(message);
         }
         let acquired = match self.acquired_count {
             0 => self.delivery_count,
             n => n,
         };
-        let mut properties = Properties::from(PropertiesRef::unchecked(message.properties()));
+        let mut properties = shown_properties(message);
         let headers = properties.headers.get_or_insert_default();
         headers.insert("x-acquired-count", i64::from(acquired));
         if self.delivery_count > 0 {

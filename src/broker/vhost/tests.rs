@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::broker::Broker;
 use crate::broker::arguments::Problem;
+use crate::broker::ports::LogFailed;
 use crate::broker::ports::{Appended, Bell, Definition, Found, MessageId};
 
 /// Values by kind and key.

@@ -5,16 +5,19 @@
 //! the next buffer fills: that is all there is to group commit. A second thread gives disk space back
 //! and brings the definitions' store up to date.
 
-mod damage;
+mod compact;
 mod format;
 mod frames;
 mod index;
+mod pending;
 mod reader;
 mod reclaim;
 mod recovery;
 mod segment;
+mod settled;
 mod shared;
 mod summary;
+mod trouble;
 mod writer;
 
 #[cfg(test)]
@@ -28,14 +31,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub use self::damage::{Damage, Hole};
+use self::pending::{Pending, Unstored};
 use self::segment::{Segment, Segments, lsn};
+use self::trouble::Troubles;
 use super::definitions::DefinitionStore;
 use super::files::FileLayer;
 use crate::broker::ports::{
-    Appended, Bell, Definition, DefinitionChange, Found, LogFailed, Lsn, MessageId, MessageLog,
-    QueueId, Records, RecoveredRun,
+    Appended, Bell, Definition, Found, LogFailed, Lsn, MessageId, MessageLog, QueueId, Records,
+    RecoveredRun,
 };
+
+pub use self::trouble::Job;
 
 /// What "durable" means.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -104,8 +110,12 @@ struct Staging {
     next_id: u64,
     segments: Segments,
     waiters: Vec<(Lsn, Arc<dyn Bell>)>,
-    /// Changes not in the store yet, with their positions.
-    definitions: Vec<(Lsn, DefinitionChange)>,
+    /// What waits for the next round to be durable.
+    pending: Pending,
+    /// Everything before this is durable, and has been applied to `segments` and `unstored`.
+    applied: Lsn,
+    /// Definition changes that the store does not have yet.
+    unstored: Unstored,
     stopping: bool,
     /// The log thread waits for work.
     asleep: bool,
@@ -128,6 +138,7 @@ struct Inner {
     durable: AtomicU64,
     failed: AtomicBool,
     out_of_space: AtomicBool,
+    troubles: Troubles,
     syncs: AtomicU64,
     /// Bytes staged and not yet written, also while they are being written.
     backlog: AtomicU64,
@@ -142,7 +153,6 @@ pub struct SegmentedLog {
     inner: Arc<Inner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     recovered: Mutex<Option<recovery::Copies>>,
-    damage: Damage,
     _folder: super::Folder,
 }
 
@@ -157,7 +167,7 @@ pub struct LogStats {
     pub live_copies: u64,
     /// Calls of fdatasync so far.
     pub syncs: u64,
-    /// Places in segments that were found damaged, at the start and since.
+    /// Places in segments that were found damaged since the start.
     pub damaged: u64,
 }
 
@@ -183,19 +193,6 @@ impl Inner {
         if asleep {
             self.work.notify_one();
         }
-    }
-
-    /// Asks for a sync, and waits for the next write or sync.
-    fn watch<'a>(&self, mut staging: MutexGuard<'a, Staging>) -> MutexGuard<'a, Staging> {
-        staging.n_watching += 1;
-        staging.asleep = false;
-        self.work.notify_one();
-        let (mut staging, _) = self
-            .progress
-            .wait_timeout(staging, self.options.flush_interval)
-            .expect(UNPOISONED);
-        staging.n_watching -= 1;
-        staging
     }
 
     /// Wakes those who watch, if there are any.
@@ -260,6 +257,10 @@ impl SegmentedLog {
         let segment = found.last_segment + 1;
         let mut segments = found.segments;
         segments.insert(segment, Segment::new(None, found.next_id));
+        let mut unstored = Unstored::default();
+        for (at, change) in found.replayed {
+            unstored.put(at, change);
+        }
         let start = lsn(segment, 0);
         let inner = Arc::new(Inner {
             files,
@@ -273,7 +274,9 @@ impl SegmentedLog {
                 next_id: found.next_id,
                 segments,
                 waiters: Vec::new(),
-                definitions: found.replayed,
+                pending: Pending::default(),
+                applied: start,
+                unstored,
                 stopping: false,
                 asleep: false,
                 n_watching: 0,
@@ -285,6 +288,7 @@ impl SegmentedLog {
             durable: AtomicU64::new(start.0),
             failed: AtomicBool::new(false),
             out_of_space: AtomicBool::new(false),
+            troubles: Troubles::default(),
             syncs: AtomicU64::new(0),
             backlog: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
@@ -310,7 +314,6 @@ impl SegmentedLog {
                 inner,
                 threads: Mutex::new(threads),
                 recovered,
-                damage: found.damage,
                 _folder: folder,
             },
             found.definitions,
@@ -328,18 +331,12 @@ impl SegmentedLog {
             // must not say what had been delivered.
             self.inner.stage(0, format::encode_mark);
         }
-        copies.visit(&mut self.inner.lock().segments, known, each);
+        copies.visit(&mut self.inner.lock(), known, each);
         self.inner.reclaim.notify_one();
-    }
-
-    /// What was wrong when it was opened.
-    pub fn damage(&self) -> &Damage {
-        &self.damage
     }
 
     /// Figures.
     pub fn stats(&self) -> LogStats {
-        let found = self.inner.damaged.lock().expect(UNPOISONED);
         let staging = self.inner.lock();
         let all = staging.segments.by_number.values();
         LogStats {
@@ -347,13 +344,19 @@ impl SegmentedLog {
             bytes: all.clone().map(|s| u64::from(s.len)).sum(),
             live_copies: all.map(|s| s.live).sum(),
             syncs: self.inner.syncs.load(Ordering::Relaxed),
-            damaged: (self.damage.holes.len() + found.len()) as u64,
+            damaged: self.inner.damaged.lock().expect(UNPOISONED).len() as u64,
         }
     }
 
-    /// Whether the disk has no room for another segment. What is accepted meanwhile waits in memory.
+    /// Whether the disk has no room: for another segment (what is accepted meanwhile waits in memory), or
+    /// for giving room back.
     pub fn out_of_space(&self) -> bool {
-        self.inner.out_of_space.load(Ordering::Relaxed)
+        self.inner.out_of_space.load(Ordering::Relaxed) || self.inner.troubles.no_room()
+    }
+
+    /// What cannot be done at the moment to give disk space back, and why. It is tried again.
+    pub fn troubles(&self) -> Vec<(Job, String)> {
+        self.inner.troubles.list()
     }
 }
 
@@ -443,18 +446,8 @@ impl MessageLog for SegmentedLog {
                 active.note_message(s.next_id, p.n_targets);
                 s.next_id += 1;
             }
-            if !records.definitions.is_empty() {
-                active.definitions_to = at;
-            }
         }
-        for (queue, id) in &records.settles {
-            s.segments.settle(*queue, *id, at);
-        }
-        for (queue, first, last) in &records.settled_ranges {
-            s.segments.settle_range(*queue, first.0, last.0, at);
-        }
-        s.definitions
-            .extend(records.definitions.drain(..).map(|change| (at, change)));
+        s.pending.add(records, at);
         inner.backlog.store(s.staged_bytes, Ordering::Relaxed);
         if s.staged_bytes >= WAKE_AT_BYTES {
             inner.wake(guard);
@@ -524,6 +517,7 @@ impl Drop for SegmentedLog {
             let mut staging = self.inner.lock();
             staging.stopping = true;
             staging.chunks.clear();
+            staging.pending = Pending::default();
         }
         self.inner.work.notify_all();
         self.inner.reclaim.notify_all();

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::pending::Durable;
 use super::shared::SharedCopies;
+use super::summary::Settled;
 use crate::broker::ports::{Lsn, MessageId, QueueId, RecoveredRun};
 use crate::storage::files::LogFile;
 
@@ -20,7 +22,9 @@ pub(super) fn lsn(segment: u32, offset: u32) -> Lsn {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Index {
     Wanted,
-    /// It has none, and was sealed when this was last looked at: one that will not go at once.
+    /// It has none, and was sealed when a pass looked at it.
+    Seen,
+    /// It has none, and was there for a second pass: it will not go at once.
     Due,
     /// It has one, or is not worth one.
     Settled,
@@ -55,16 +59,14 @@ pub(super) struct Segment {
     pub(super) shared: SharedCopies,
     /// (first id, offset) of frames, [`SPARSE_BYTES`] apart.
     pub(super) sparse: Vec<(u64, u32)>,
-    /// Position of the latest settle that named it: it may go only when that is durable.
-    pub(super) settled_at: Lsn,
-    /// Settles since its sidecar was written.
-    pub(super) dirty: bool,
+    /// Copies that queues are done with, as far as that is durable.
+    pub(super) settled: u64,
+    /// So many of them are in the notes beside it.
+    pub(super) noted: u64,
     /// Nothing is appended any more.
     pub(super) sealed: bool,
     /// Whether it has an index.
     pub(super) index: Index,
-    /// Position of its latest definition change.
-    pub(super) definitions_to: Lsn,
     /// Was rewritten when it had so many live copies; not again before half of them are gone.
     pub(super) compacted_at: u64,
 }
@@ -81,11 +83,10 @@ impl Segment {
             done: Vec::new(),
             shared: SharedCopies::default(),
             sparse: Vec::new(),
-            settled_at: Lsn::default(),
-            dirty: false,
+            settled: 0,
+            noted: 0,
             sealed: false,
             index: Index::Wanted,
-            definitions_to: Lsn::default(),
             compacted_at: u64::MAX,
         }
     }
@@ -154,26 +155,41 @@ impl Segment {
         }
     }
 
-    /// Notes that a queue is done with its copy. False if that was known.
-    pub(super) fn settle(&mut self, queue: QueueId, id: u64) -> bool {
+    /// Notes that a queue is done with its copy, for good: see [`Segments::apply`].
+    pub(super) fn settle(&mut self, queue: QueueId, id: u64) {
         if self.is_done(id) {
-            return false;
+            return;
         }
         let index = id - self.first_id;
         if self.shared.left(index).is_some() {
-            let Some(left) = self.shared.settle(queue, index) else {
-                return false;
-            };
-            if left > 0 {
-                self.live -= 1;
-                self.dirty = true;
-                return true;
+            match self.shared.settle(queue, index) {
+                None => return,
+                Some(0) => self.set_done(id),
+                Some(_) => {}
             }
+        } else {
+            self.set_done(id);
         }
-        self.set_done(id);
         self.live -= 1;
-        self.dirty = true;
-        true
+        self.settled += 1;
+    }
+
+    /// Notes that no copy of a message is left.
+    pub(super) fn settle_all(&mut self, id: u64) {
+        if self.is_done(id) {
+            return;
+        }
+        let index = id - self.first_id;
+        let left = u64::from(self.shared.left(index).unwrap_or(1));
+        self.shared.remove(index);
+        self.set_done(id);
+        self.live -= left;
+        self.settled += left;
+    }
+
+    /// Something is settled that the notes beside it do not say.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.settled != self.noted
     }
 
     /// Whether a queue is done with its copy of a message that is in this segment.
@@ -241,17 +257,11 @@ impl Segments {
         None
     }
 
-    /// Notes that a queue is done with its copy.
-    pub(super) fn settle(&mut self, queue: QueueId, id: MessageId, at: Lsn) {
-        if let Some((_, segment)) = self.of(id)
-            && segment.settle(queue, id.0)
-        {
-            segment.settled_at = at;
-        }
-    }
-
-    /// Notes that a queue is done with its copies, `first` and `last` inclusive.
-    pub(super) fn settle_range(&mut self, queue: QueueId, first: u64, last: u64, at: Lsn) {
+    /// Notes that a queue is done with its copies, for good. Whatever is believed of a segment (it may
+    /// go, be rewritten, be noted beside it) is believed of what was settled here, so only what no
+    /// crash can undo comes here.
+    pub(super) fn apply(&mut self, settled: &Durable<Settled>) {
+        let Settled { queue, first, last } = **settled;
         let mut id = first;
         while id <= last {
             let Some((_, segment)) = self.of(MessageId(id)) else {
@@ -265,9 +275,7 @@ impl Segments {
             };
             let end = last.min(segment.next_id - 1);
             for id in id..=end {
-                if segment.settle(queue, id) {
-                    segment.settled_at = at;
-                }
+                segment.settle(queue, id);
             }
             id = end + 1;
         }
@@ -285,11 +293,19 @@ mod tests {
         s.note_message(11, 3);
         s.note_message(14, 1);
         assert_eq!((s.live, s.is_done(12), s.is_done(13)), (5, true, true));
-        assert!(s.settle(QueueId(1), 11) && !s.settle(QueueId(1), 11));
-        assert!(s.settle(QueueId(2), 11) && s.settle(QueueId(3), 11));
-        assert!(s.is_done(11) && !s.settle(QueueId(3), 11));
-        assert!(s.settle(QueueId(1), 10) && s.settle(QueueId(1), 14));
-        assert_eq!(s.live, 0);
+        for (queue, id, live) in [
+            (1, 11, 4),
+            (1, 11, 4),
+            (2, 11, 3),
+            (3, 11, 2),
+            (3, 11, 2),
+            (1, 10, 1),
+            (1, 14, 0),
+        ] {
+            s.settle(QueueId(queue), id);
+            assert_eq!((s.live, s.settled), (live, 5 - live), "{queue} {id}");
+            assert_eq!(s.is_done(11), live < 3);
+        }
     }
 
     #[test]

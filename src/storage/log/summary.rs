@@ -71,15 +71,11 @@ impl Summary {
         mut definition: impl FnMut(Lsn, DefinitionChange),
     ) -> bool {
         if self.len == 0 {
-            (self.first_id, self.next_id) = (header.first_id, header.first_id);
+            self.first_id = header.first_id;
         }
         self.last_frame = header.offset;
         self.len = header.offset + header.size() as u32;
-        let end_id = header.first_id + u64::from(header.n_messages);
-        if header.first_id < self.next_id || end_id - self.first_id > format::SEGMENT_IDS_MAX {
-            return false; // Ids rise, and a segment has so many at most.
-        }
-        self.next_id = end_id;
+        self.next_id = (header.first_id + u64::from(header.n_messages)).max(self.next_id);
         super::segment::note_frame(&mut self.sparse, header.first_id, header.offset);
         self.ended = false;
         self.clean_stop = None;
@@ -135,7 +131,7 @@ impl Summary {
             _ => by_queue.get(&queue).copied(),
         };
         if let Some(range) = known.and_then(|at| self.settled.get_mut(at))
-            && range.last.checked_add(1) == Some(first.0)
+            && range.last + 1 == first.0
         {
             range.last = last.0;
             *at = known.map(|known| (queue, known));
@@ -156,7 +152,6 @@ impl Summary {
         let mut segment = Segment::new(Some(file), self.first_id);
         segment.len = self.len;
         segment.sparse = std::mem::take(&mut self.sparse);
-        segment.definitions_to = self.definitions_to;
         segment.note_runs(self.next_id, &self.runs);
         segment
     }

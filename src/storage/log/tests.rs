@@ -1,6 +1,6 @@
 //! Tests of the log on a disk that loses power, tears writes and flips bits.
 
-mod damage;
+mod faults;
 mod index;
 mod reading;
 
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::broker::message::{FLAG_PERSISTENT, Message, Parts};
-use crate::broker::ports::{DefinitionKind, LoggedPublish, Target};
+use crate::broker::ports::{DefinitionChange, DefinitionKind, LoggedPublish, Target};
 use crate::storage::files::{FileLayer, LogFile};
 
 /// A file with what was synced and what was only written.
@@ -46,13 +46,47 @@ struct FaultyDisk {
     fail: Arc<AtomicBool>,
     /// It can be written, and not read.
     unreadable: Arc<AtomicBool>,
-    /// It does not open these.
-    refused: Arc<Mutex<BTreeSet<PathBuf>>>,
     /// It has no room for a further file.
     full: Arc<AtomicBool>,
     power: Power,
     /// Bytes that were read.
     n_read: Arc<AtomicU64>,
+    faults: Faults,
+}
+
+/// What changes a disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Call {
+    Open,
+    Write,
+    Sync,
+    Allocate,
+    Truncate,
+    Rename,
+    Remove,
+    SyncDir,
+}
+
+type Fault = dyn FnMut(Call, &Path) -> Option<i32> + Send;
+
+/// Says which calls fail, and with which error of the system.
+#[derive(Clone, Default)]
+struct Faults(Arc<Mutex<Option<Box<Fault>>>>);
+
+impl Faults {
+    fn set(&self, fault: impl FnMut(Call, &Path) -> Option<i32> + Send + 'static) {
+        *self.0.lock().expect("a lock") = Some(Box::new(fault));
+    }
+
+    fn clear(&self) {
+        *self.0.lock().expect("a lock") = None;
+    }
+
+    fn meet(&self, call: Call, path: &Path) -> io::Result<()> {
+        let mut fault = self.0.lock().expect("a lock");
+        let code = fault.as_mut().and_then(|fault| fault(call, path));
+        code.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
+    }
 }
 
 /// Off from a power cut on: what a log that still runs does then must not look as if it had worked.
@@ -74,12 +108,14 @@ impl Power {
 }
 
 struct FaultyFile {
+    path: PathBuf,
     image: Arc<Mutex<Image>>,
     disk: FaultyDisk,
 }
 
 impl LogFile for FaultyFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.faults.meet(Call::Write, &self.path)?;
         if self.disk.fail.load(Ordering::Relaxed) {
             return Err(io::Error::other("the disk is broken"));
         }
@@ -108,6 +144,7 @@ impl LogFile for FaultyFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.disk.faults.meet(Call::Sync, &self.path)?;
         if self.disk.fail.load(Ordering::Relaxed) {
             return Err(io::Error::other("the disk is broken"));
         }
@@ -124,6 +161,7 @@ impl LogFile for FaultyFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
+        self.disk.faults.meet(Call::Allocate, &self.path)?;
         if self.disk.full.load(Ordering::Relaxed) {
             return Err(rustix::io::Errno::NOSPC.into());
         }
@@ -137,6 +175,7 @@ impl LogFile for FaultyFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        self.disk.faults.meet(Call::Truncate, &self.path)?;
         self.disk.power.on(|| {
             let mut image = self.image.lock().expect("a lock");
             image.live.truncate(len as usize);
@@ -151,13 +190,12 @@ impl LogFile for FaultyFile {
 
 impl FileLayer for FaultyDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
-        if self.refused.lock().expect("a lock").contains(path) {
-            return Err(rustix::io::Errno::IO.into());
-        }
+        self.faults.meet(Call::Open, path)?;
         self.power.on(|| {
             let mut state = self.state.lock().expect("a lock");
             let image = state.files.entry(path.to_path_buf()).or_default().clone();
             Ok(Arc::new(FaultyFile {
+                path: path.to_path_buf(),
                 image,
                 disk: self.clone(),
             }) as Arc<dyn LogFile>)
@@ -165,6 +203,7 @@ impl FileLayer for FaultyDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.faults.meet(Call::Rename, to)?;
         self.power.on(|| {
             let mut state = self.state.lock().expect("a lock");
             let image = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
@@ -174,6 +213,7 @@ impl FileLayer for FaultyDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.faults.meet(Call::Remove, path)?;
         self.power.on(|| {
             let removed = self.state.lock().expect("a lock").files.remove(path);
             removed.map(drop).ok_or(io::ErrorKind::NotFound.into())
@@ -185,7 +225,8 @@ impl FileLayer for FaultyDisk {
         Ok(state.files.keys().cloned().collect())
     }
 
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.faults.meet(Call::SyncDir, path)?;
         self.power.on(|| {
             let mut state = self.state.lock().expect("a lock");
             state.entries = state.files.clone();
@@ -250,13 +291,11 @@ impl FaultyDisk {
 impl FaultyDisk {
     /// The same disk, as if no index had ever been written.
     fn without_indexes(&self) -> FaultyDisk {
-        self.with_those(|path| !has_extension(path, "index"))
-    }
-
-    /// Another disk with some of the files.
-    fn with_those(&self, wanted: impl Fn(&Path) -> bool) -> FaultyDisk {
         let state = self.state.lock().expect("a lock");
-        let kept = state.files.iter().filter(|(path, _)| wanted(path));
+        let kept = state
+            .files
+            .iter()
+            .filter(|(path, _)| !has_extension(path, "index"));
         let files: BTreeMap<_, _> = kept
             .map(|(path, image)| {
                 let image = image.lock().expect("a lock").clone();

@@ -1,12 +1,13 @@
-//! The log thread: write, sync, move the watermark, ring.
+//! The log thread: write, sync, move the watermark, ring, apply.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::pending::{Durable, Pending};
 use super::segment::lsn;
-use super::{Chunk, Durability, Inner, OpenFiles, Staging};
+use super::{Chunk, Durability, Inner, OpenFiles};
 use crate::broker::ports::{Bell, Lsn};
 use crate::storage::files::LogFile;
 
@@ -19,35 +20,23 @@ const SPARE_BUFFERS: usize = 4;
 /// A buffer larger than this is given back to the allocator.
 const SPARE_BYTES_MAX: usize = 4 << 20;
 
+/// The log thread: waits for work, and does it in rounds.
 pub(super) fn run(log: &Arc<Inner>) {
-    let mut unsynced = OpenFiles::new();
-    let mut due = Vec::new();
-    loop {
-        let (chunks, target, stopping) = wait_for_work(log);
-        match write(log, &chunks, &mut unsynced) {
-            Ok(()) => {}
-            Err(e) => return log.fail(&e),
-        }
-        log.written.store(target.0, Ordering::Release);
-        give_back(log, chunks);
-        if let Err(e) = sync(log, &mut unsynced) {
-            return log.fail(&e);
-        }
-        log.durable.store(target.0, Ordering::Release);
-        ring(log, target, &mut due);
-        if stopping {
-            return;
-        }
-    }
+    let mut writer = Writer::default();
+    while wait_for_work(log) && writer.round(log) {}
 }
 
 /// Waits until there is something to write that somebody waits for, or that has waited long enough.
-fn wait_for_work(log: &Inner) -> (Vec<Chunk>, Lsn, bool) {
+/// False when the log is stopped and there will be nothing.
+fn wait_for_work(log: &Inner) -> bool {
     let mut staging = log.lock();
     loop {
         let urgent = !staging.waiters.is_empty() || staging.staged_bytes >= super::WAKE_AT_BYTES;
-        if (urgent && !staging.chunks.is_empty()) || staging.stopping {
-            break;
+        if urgent && !staging.chunks.is_empty() {
+            return true;
+        }
+        if staging.stopping {
+            return !staging.chunks.is_empty();
         }
         staging.asleep = true;
         let (again, timeout) = log
@@ -57,12 +46,69 @@ fn wait_for_work(log: &Inner) -> (Vec<Chunk>, Lsn, bool) {
         staging = again;
         staging.asleep = false;
         if timeout.timed_out() && !staging.chunks.is_empty() {
-            break;
+            return true;
         }
     }
-    let s: &mut Staging = &mut staging;
-    let target = lsn(s.segment, s.offset);
-    (std::mem::take(&mut s.chunks), target, s.stopping)
+}
+
+/// Says that a round was written and synced, which only this module can say.
+pub(super) struct Synced(());
+
+/// What was staged when a round began, and what waits for it.
+struct Round {
+    chunks: Vec<Chunk>,
+    pending: Pending,
+    target: Lsn,
+}
+
+/// What the log thread keeps between rounds.
+#[derive(Default)]
+pub(super) struct Writer {
+    unsynced: OpenFiles,
+    due: Vec<Arc<dyn Bell>>,
+    /// Room for what will wait for the next round.
+    room: Pending,
+}
+
+impl Writer {
+    /// Writes and syncs what is staged now, moves the watermark, rings, and applies what waited for
+    /// that. False once the log has failed.
+    pub(super) fn round(&mut self, log: &Inner) -> bool {
+        let round = {
+            let mut staging = log.lock();
+            Round {
+                chunks: std::mem::take(&mut staging.chunks),
+                pending: std::mem::replace(&mut staging.pending, std::mem::take(&mut self.room)),
+                target: lsn(staging.segment, staging.offset),
+            }
+        };
+        if let Err(e) = write(log, &round.chunks, &mut self.unsynced) {
+            log.fail(&e);
+            return false;
+        }
+        log.written.store(round.target.0, Ordering::Release);
+        give_back(log, round.chunks);
+        let synced = match sync(log, &mut self.unsynced) {
+            Ok(synced) => synced,
+            Err(e) => {
+                log.fail(&e);
+                return false;
+            }
+        };
+        log.durable.store(round.target.0, Ordering::Release);
+        ring(log, round.target, &mut self.due);
+        let mut pending = Durable::synced(round.pending, &synced);
+        loop {
+            let mut guard = log.lock();
+            let s = &mut *guard;
+            if !pending.apply(&mut s.segments, &mut s.unstored) {
+                s.applied = round.target;
+                break;
+            }
+        }
+        self.room = pending.into_room();
+        true
+    }
 }
 
 fn write(log: &Inner, chunks: &[Chunk], unsynced: &mut OpenFiles) -> io::Result<()> {
@@ -122,14 +168,14 @@ fn open_segment(log: &Inner, chunk: &Chunk) -> io::Result<Arc<dyn LogFile>> {
     Ok(file)
 }
 
-fn sync(log: &Inner, unsynced: &mut OpenFiles) -> io::Result<()> {
+fn sync(log: &Inner, unsynced: &mut OpenFiles) -> io::Result<Synced> {
     for (_, file) in unsynced.drain() {
         if log.options.durability == Durability::Fsync {
             file.sync_data()?;
             log.syncs.fetch_add(1, Ordering::Relaxed);
         }
     }
-    Ok(())
+    Ok(Synced(()))
 }
 
 fn give_back(log: &Inner, chunks: Vec<Chunk>) {

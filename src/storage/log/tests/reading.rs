@@ -3,7 +3,7 @@
 use super::*;
 
 /// A log of some segments with frames of one to four messages; the ids of all.
-pub(super) fn filled(dir: &Path, disk: &FaultyDisk) -> (SegmentedLog, Vec<MessageId>) {
+fn filled(dir: &Path, disk: &FaultyDisk) -> (SegmentedLog, Vec<MessageId>) {
     let (log, _) = open_with(&idle(dir), disk);
     let (mut records, mut ids) = (Records::default(), Vec::new());
     for n in 0..100 {
@@ -17,8 +17,8 @@ pub(super) fn filled(dir: &Path, disk: &FaultyDisk) -> (SegmentedLog, Vec<Messag
     (log, ids)
 }
 
-/// The frames in `bytes`, which are whole, and where they stand.
-pub(super) fn frames_of(bytes: &[u8]) -> Vec<(usize, format::FrameHeader)> {
+/// Positions in `bytes` of frames, with first id and number of messages.
+fn frames_of(bytes: &[u8]) -> Vec<(usize, format::FrameHeader)> {
     let (mut at, mut found) = (0, Vec::new());
     while let Some(header) = format::FrameHeader::read(&bytes[at..])
         && header.len > 0

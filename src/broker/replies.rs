@@ -1,0 +1,78 @@
+//! Direct reply-to: consumers that have no queue. Their generated names are routing keys of the default
+//! exchange, wherever those come from: a publish, its `CC` and `BCC`, a dead letter.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, RwLock};
+
+use super::effects::Effects;
+use super::message::Message;
+use super::outlet::{ConsumerKey, Delivery, NO_SLOT, Outlet};
+use super::ports::MessageId;
+use super::queue::Entry;
+
+/// Pseudo-queue of direct reply-to; the names of its consumers begin with it.
+pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+const UNPOISONED: &str = "a panic aborts the process";
+
+/// Where answers to a direct reply-to consumer go.
+pub struct ReplyTarget {
+    /// The connection of the consumer.
+    pub outlet: Arc<dyn Outlet>,
+    /// The consumer.
+    pub consumer: ConsumerKey,
+}
+
+impl fmt::Debug for ReplyTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ReplyTarget").field(&self.consumer).finish()
+    }
+}
+
+impl ReplyTarget {
+    /// Sends an answer, straight to the consumer's connection.
+    pub fn send(&self, message: &Message, fx: &mut Effects) {
+        let entry = Entry {
+            seq: 0,
+            id: MessageId::NONE,
+            body_len: message.body_len(),
+            message: Some(message.clone()),
+            expires_at: 0,
+            delivery_count: 0,
+            acquired_count: 0,
+            priority: 0,
+            redelivered: false,
+        };
+        let delivery = Delivery {
+            consumer: self.consumer,
+            slot: NO_SLOT,
+            entry,
+        };
+        if self.outlet.push(&mut vec![delivery]) {
+            fx.ring(&self.outlet);
+        }
+    }
+}
+
+/// All consumers of direct replies, by name.
+#[derive(Debug, Default)]
+pub struct Replies(RwLock<HashMap<Box<str>, Arc<ReplyTarget>>>);
+
+impl Replies {
+    /// Adds a consumer under its generated name.
+    pub fn add(&self, name: &str, target: ReplyTarget) {
+        let mut targets = self.0.write().expect(UNPOISONED);
+        targets.insert(name.into(), Arc::new(target));
+    }
+
+    /// Removes it.
+    pub fn remove(&self, name: &str) {
+        self.0.write().expect(UNPOISONED).remove(name);
+    }
+
+    /// Finds it.
+    pub fn find(&self, name: &str) -> Option<Arc<ReplyTarget>> {
+        self.0.read().expect(UNPOISONED).get(name).cloned()
+    }
+}

@@ -1,0 +1,70 @@
+//! The routing keys of a message: the one it was published with, those of its `CC` header, which all may
+//! see, and those of its `BCC` header, which nobody is shown. Dead letters and delayed messages are routed
+//! by all of them again, until one is dead-lettered with a key of its own.
+
+use super::message::{FLAG_BCC, FLAG_KEYED, Message};
+use crate::protocol::field_table::{FieldTable, FieldValue};
+use crate::protocol::properties::{Properties, PropertiesRef};
+
+/// See the module.
+#[derive(Debug, Eq, PartialEq)]
+pub struct RoutingKeys {
+    keys: Vec<String>,
+    n_shown: usize,
+}
+
+impl RoutingKeys {
+    /// Those of a message.
+    pub fn of(message: &Message) -> RoutingKeys {
+        let mut keys = vec![message.routing_key().to_string()];
+        let flags = message.flags();
+        if flags & FLAG_KEYED != 0 {
+            return RoutingKeys { keys, n_shown: 1 };
+        }
+        let headers = PropertiesRef::unchecked(message.properties()).headers();
+        let headers = headers.map(|h| h.to_table());
+        keys.extend(string_array(headers.as_ref(), "CC"));
+        let n_shown = keys.len();
+        if flags & FLAG_BCC != 0 {
+            keys.extend(string_array(headers.as_ref(), "BCC"));
+        }
+        RoutingKeys { keys, n_shown }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<&str> {
+        self.keys.iter().map(String::as_str).collect()
+    }
+
+    /// Those that everybody may see.
+    pub fn shown(&self) -> &[String] {
+        self.keys.get(..self.n_shown).unwrap_or(&self.keys)
+    }
+}
+
+/// The long strings of an array header.
+pub fn string_array(headers: Option<&FieldTable>, name: &str) -> Vec<String> {
+    match headers.and_then(|h| h.get(name)) {
+        Some(FieldValue::Array(items)) => items
+            .iter()
+            .filter_map(|v| v.as_str().map(str::to_string))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The properties of a message, as far as everybody may see them.
+pub fn shown_properties(message: &Message) -> Properties {
+    let mut properties = Properties::from(PropertiesRef::unchecked(message.properties()));
+    if message.flags() & FLAG_BCC != 0
+        && let Some(headers) = &mut properties.headers
+    {
+        headers.remove("BCC");
+    }
+    properties
+}
+
+/// The same, encoded; `None` if they are the message's own.
+pub fn stripped_properties(message: &Message) -> Option<Vec<u8>> {
+    (message.flags() & FLAG_BCC != 0).then(|| shown_properties(message).encode())
+}

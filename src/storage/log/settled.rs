@@ -1,0 +1,147 @@
+//! Notes beside a segment of what is settled in it (`.settled` files), so that the segments that hold the
+//! settles may go.
+//!
+//! ```text
+//! | crc | first_id | n, words of bits: done with | (queue, first, n) of messages that several have |
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::BufMut;
+
+use super::segment::Segment;
+use super::{Inner, reclaim};
+use crate::broker::ports::QueueId;
+use crate::storage::files::FileLayer;
+
+/// What the notes are called of what is settled in this segment.
+pub(super) fn path(dir: &Path, number: u32) -> PathBuf {
+    dir.join("log").join(format!("{number:010}.settled"))
+}
+
+/// Brings the notes of every segment up to this one up to date, but for those that will go first. If
+/// that fails, `Err` also has the first segment that needs the settles of later ones as before.
+pub(super) fn save(log: &Inner, to: u32, but: &[u32]) -> Result<(), (u32, io::Error)> {
+    let mut saved = Vec::new();
+    let mut failed = None;
+    let dirty: Vec<u32> = {
+        let staging = log.lock();
+        let all = staging.segments.by_number.range(..=to);
+        let dirty = all.filter(|(number, s)| s.is_dirty() && !but.contains(number));
+        dirty.map(|(number, _)| *number).collect()
+    };
+    for number in dirty {
+        match save_one(log, number) {
+            Ok(settled) => saved.push((number, settled)),
+            Err(e) => {
+                failed = Some((number, e));
+                break;
+            }
+        }
+    }
+    if let Some(&(first, _)) = saved.first() {
+        let dir = log.options.dir.join("log");
+        log.files.sync_dir(&dir).map_err(|e| (first, e))?;
+        let mut staging = log.lock();
+        for (number, settled) in saved {
+            if let Some(segment) = staging.segments.by_number.get_mut(&number) {
+                segment.noted = settled;
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Writes which messages of a segment are done with, and how many copies it says are; the folder is
+/// the caller's.
+fn save_one(log: &Inner, number: u32) -> io::Result<u64> {
+    let mut out = vec![0; 4];
+    let settled = {
+        let staging = log.lock();
+        let Some(segment) = staging.segments.by_number.get(&number) else {
+            return Ok(0);
+        };
+        segment.encode_settled(&mut out);
+        segment.settled
+    };
+    let crc = crc32fast::hash(&out[4..]);
+    out[..4].copy_from_slice(&crc.to_be_bytes());
+    reclaim::replace(log, &path(&log.options.dir, number), &out, true)?;
+    Ok(settled)
+}
+
+impl Segment {
+    fn encode_settled(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.first_id);
+        // A segment has fewer messages than bytes.
+        out.put_u32(u32::try_from(self.done.len()).unwrap_or(u32::MAX));
+        for word in &self.done {
+            out.put_u64(*word);
+        }
+        for (queue, first, n) in self.shared.settled() {
+            out.put_u64(queue.0);
+            out.put_u64(self.first_id + first);
+            out.put_u64(n);
+        }
+    }
+}
+
+/// Reads what [`save`] wrote. A file that does not check is ignored: it is a hint beside the
+/// settles in the log.
+pub(super) fn load(
+    files: &dyn FileLayer,
+    dir: &Path,
+    number: u32,
+    segment: &mut Segment,
+) -> io::Result<()> {
+    let path = path(dir, number);
+    let file = files.open(&path)?;
+    let mut bytes = vec![0; file.len()? as usize];
+    file.read_at(&mut bytes, 0)?;
+    let checks = bytes.len() >= 16
+        && bytes
+            .first_chunk::<4>()
+            .is_some_and(|crc| crc32fast::hash(&bytes[4..]) == u32::from_be_bytes(*crc));
+    if !checks {
+        tracing::error!(
+            "{}: checksum mismatch, ignored: acknowledged messages may come back",
+            path.display()
+        );
+        return Ok(());
+    }
+    let u64_at = |at: usize| {
+        bytes
+            .get(at..at + 8)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u64::from_be_bytes)
+    };
+    let u32_at = |at: usize| {
+        bytes
+            .get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u32::from_be_bytes)
+    };
+    let first_id = u64_at(4);
+    let words = u32_at(12) as usize;
+    for word in 0..words {
+        let bits = u64_at(16 + word * 8);
+        for bit in (0..64).filter(|bit| bits & (1 << bit) != 0) {
+            let id = first_id + word as u64 * 64 + bit;
+            if id >= segment.first_id && id < segment.next_id && !segment.is_done(id) {
+                segment.settle_all(id);
+            }
+        }
+    }
+    let mut at = 16 + words * 8;
+    while at + 24 <= bytes.len() {
+        let (queue, first, n) = (QueueId(u64_at(at)), u64_at(at + 8), u64_at(at + 16));
+        let last = first.saturating_add(n).min(segment.next_id);
+        for id in first.max(segment.first_id)..last {
+            segment.settle(queue, id);
+        }
+        at += 24;
+    }
+    segment.noted = segment.settled;
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! What the reclaiming thread cannot do at the moment, for the log, the metrics and the alarms.
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::UNPOISONED;
+
+/// What the reclaiming thread does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Job {
+    /// Brings the definitions' store up to date.
+    Checkpoint,
+    /// Removes segments without a live message.
+    Removal,
+    /// Rewrites segments with few.
+    Compaction,
+    /// Writes the indexes that make a start fast.
+    Index,
+}
+
+impl Job {
+    /// All of them.
+    pub const ALL: [Job; 4] = [Job::Checkpoint, Job::Removal, Job::Compaction, Job::Index];
+
+    /// What it is called in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Job::Checkpoint => "checkpoint",
+            Job::Removal => "removal",
+            Job::Compaction => "compaction",
+            Job::Index => "index",
+        }
+    }
+}
+
+/// What each job failed with when it was last tried.
+#[derive(Default)]
+pub(super) struct Troubles {
+    failed: Mutex<[Option<String>; Job::ALL.len()]>,
+    /// The disk had no room for one of them.
+    no_room: AtomicBool,
+}
+
+/// Whether there is no room on the disk, or not for this user.
+pub(super) fn is_no_room(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+impl Troubles {
+    /// Notes how a job went; reports what is new.
+    pub(super) fn note(&self, job: Job, failed: Option<&io::Error>) {
+        let mut all = self.failed.lock().expect(UNPOISONED);
+        let known = &mut all[job as usize];
+        let why = failed.map(io::Error::to_string);
+        if *known == why {
+            return;
+        }
+        match &why {
+            Some(why) => tracing::warn!(
+                "disk space of the log: {} failed, it will be tried again: {why}",
+                job.name()
+            ),
+            None => tracing::info!("disk space of the log: {} works again", job.name()),
+        }
+        *known = why;
+        self.no_room.store(
+            failed.is_some_and(is_no_room) || (self.no_room() && all.iter().any(Option::is_some)),
+            Ordering::Relaxed,
+        );
+    }
+
+    pub(super) fn no_room(&self) -> bool {
+        self.no_room.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn list(&self) -> Vec<(Job, String)> {
+        let all = self.failed.lock().expect(UNPOISONED);
+        let failed = Job::ALL.into_iter().zip(all.iter());
+        failed
+            .filter_map(|(job, why)| Some((job, why.clone()?)))
+            .collect()
+    }
+}
