@@ -72,6 +72,11 @@ impl Outlet for Inbox {
         true
     }
 
+    fn waiting(&self, consumer: ConsumerKey) -> usize {
+        let all = self.deliveries.lock().unwrap();
+        all.iter().filter(|d| d.consumer == consumer).count()
+    }
+
     fn withdraw(&self, consumer: ConsumerKey) -> Vec<Delivery> {
         let mut all = self.deliveries.lock().unwrap();
         all.extract_if(.., |d| d.consumer == consumer).collect()

@@ -39,6 +39,11 @@ impl Outlet for Inbox {
         true
     }
 
+    fn waiting(&self, consumer: ConsumerKey) -> usize {
+        let deliveries = self.deliveries.lock().expect("no panic");
+        deliveries.iter().filter(|d| d.consumer == consumer).count()
+    }
+
     fn withdraw(&self, consumer: ConsumerKey) -> Vec<Delivery> {
         let mut deliveries = self.deliveries.lock().expect("no panic");
         deliveries

@@ -31,7 +31,7 @@ use crate::broker::batch::{Batch, PUBLISHES_MAX};
 use crate::broker::limits::Account;
 use crate::broker::outlet::{Delivery, Notice, Outlet};
 use crate::broker::ports::{Bell, Lsn};
-use crate::broker::queue::{DeleteIf, Queue, Settle};
+use crate::broker::queue::{ConsumerIndex, DeleteIf, Queue};
 use crate::broker::totals::Counted;
 use crate::broker::vhost::Vhost;
 use crate::broker::{Broker, ConnectionId};
@@ -471,15 +471,10 @@ impl Connection {
         let consumers = std::mem::take(&mut ch.consumers);
         let unacked = std::mem::take(&mut ch.unacked);
         let reply = ch.reply_consumer.take();
-        for slot in consumers {
-            self.drop_consumer(slot);
-        }
+        self.leave_queues(consumers, unacked);
         if let Some((slot, name)) = reply {
             self.broker.replies().remove(&name);
             self.consumers.remove(slot);
-        }
-        for u in unacked {
-            self.batch.settle(&u.queue, u.delivery, Settle::Fail);
         }
         self.flush();
     }
@@ -763,10 +758,10 @@ impl Connection {
         self.broker.totals.add(&mut self.counted);
     }
 
-    /// The inbox has room again for a consumer of this connection.
-    pub fn resume(&mut self, queue: &Arc<crate::broker::queue::Queue>, consumer: u32, now: u64) {
+    /// The inbox has room again for these consumers of this connection.
+    pub fn resume(&mut self, queue: &Arc<Queue>, consumers: &[ConsumerIndex], now: u64) {
         self.now = now;
-        queue.resume(consumer, now, &mut self.batch.fx);
+        queue.resume(consumers, now, &mut self.batch.fx);
         self.flush();
     }
 

@@ -1,13 +1,15 @@
 //! `basic.qos`, `consume`, `cancel`, `get`, and writing deliveries: the hot path out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::channel::Unacked;
-use super::connection::{Connection, Wait};
+use super::connection::{Connection, Wait, not_open};
 use super::errors::{self, Exception};
 use super::reply_address::{self, REPLY_TO};
 use crate::broker::access::Permission;
 use crate::broker::arguments::{ConsumerSettings, QueueType};
+use crate::broker::by_queue::ByQueue;
 use crate::broker::outlet::{ChannelCredit, ConsumerKey, Delivery, NO_SLOT};
 use crate::broker::queue::{ConsumerIndex, ConsumerInfo, DeliveryRef, Got, Queue};
 use crate::broker::replies::ReplyTarget;
@@ -23,6 +25,8 @@ pub(super) struct Consumer {
     /// `None`: direct reply-to.
     pub(super) queue: Option<(Arc<Queue>, ConsumerIndex)>,
 
+    /// Deliveries need no acknowledgement.
+    no_ack: bool,
     /// Deliveries count against the channel's own limit.
     pub(super) credited: bool,
 }
@@ -57,6 +61,13 @@ impl Consumers {
         consumer.as_ref().filter(|_| *generation == key.generation)
     }
 
+    /// The queue of a consumer, and its index there.
+    fn queue_of(&self, slot: u32) -> Option<(&Arc<Queue>, ConsumerIndex)> {
+        let (_, consumer) = self.slots.get(slot as usize)?;
+        let (queue, index) = consumer.as_ref()?.queue.as_ref()?;
+        Some((queue, *index))
+    }
+
     pub(super) fn remove(&mut self, slot: u32) -> Option<Consumer> {
         let place = self.slots.get_mut(slot as usize)?;
         let consumer = place.1.take()?;
@@ -85,23 +96,52 @@ impl Connection {
             let text = format!("prefetch_size!=0 ({})", m.prefetch_size);
             return Err(Exception::hard(HardCode::NOT_IMPLEMENTED, text));
         }
-        let ch = self.channel_mut(number)?;
         if m.global {
-            let n_unacked = ch.unacked.iter().filter(|u| u.credited).count();
-            debug_assert!(n_unacked <= ch.unacked.len());
-            let credit = ch
-                .credit
-                .get_or_insert_with(|| Arc::new(ChannelCredit::unlimited()))
-                .clone();
-            credit.set_limit(m.prefetch_count);
-            for queue in credit.take_waiting() {
-                queue.resume_all(self.now, &mut self.batch.fx);
-            }
+            let credit = self.shared_credit(number)?;
+            self.set_credit_limit(&credit, m.prefetch_count);
         } else {
+            let ch = self.channel_mut(number)?;
             ch.prefetch_count = m.prefetch_count;
+            // As in RabbitMQ, it lifts the limit of the channel.
+            if let Some(credit) = ch.credit.clone() {
+                self.set_credit_limit(&credit, 0);
+            }
         }
         self.send(number, &basic::QosOk);
         Ok(())
+    }
+
+    fn set_credit_limit(&mut self, credit: &ChannelCredit, limit: u16) {
+        credit.set_limit(limit);
+        for queue in credit.take_waiting() {
+            queue.resume_all(self.now, &mut self.batch.fx);
+        }
+    }
+
+    /// The credit that the consumers of a channel share. If there was none, it counts what is out already,
+    /// and what is on its way to consumers that are there; those of quorum queues do not share.
+    fn shared_credit(&mut self, number: u16) -> Result<Arc<ChannelCredit>, Exception> {
+        let ch = self.channels.get_mut(number).ok_or_else(not_open)?;
+        if let Some(credit) = &ch.credit {
+            return Ok(credit.clone());
+        }
+        let credit = Arc::new(ChannelCredit::unlimited());
+        ch.credit = Some(credit.clone());
+        let mut n = ch.unacked.len();
+        ch.unacked.iter_mut().for_each(|u| u.credited = true);
+        for slot in ch.consumers.clone() {
+            let place = self.consumers.slots.get_mut(slot as usize);
+            if let Some((_, Some(consumer))) = place
+                && let Some((queue, index)) = &consumer.queue
+                && queue.info().settings.queue_type != QueueType::Quorum
+            {
+                // From here on the queue takes credit for what it hands out.
+                n += queue.share_credit(*index, &credit);
+                consumer.credited = !consumer.no_ack;
+            }
+        }
+        credit.count(u32::try_from(n).unwrap_or(u32::MAX));
+        Ok(credit)
     }
 
     pub(super) fn consume(&mut self, number: u16, m: &basic::Consume<'_>) -> Result<(), Exception> {
@@ -151,6 +191,7 @@ impl Connection {
             channel: number,
             tag: tag.clone(),
             queue: Some((queue.clone(), 0)),
+            no_ack: m.no_ack,
             credited: credit.is_some() && !m.no_ack,
         };
         let key = self.consumers.add(consumer);
@@ -206,6 +247,7 @@ impl Connection {
             channel: number,
             tag: tag.into(),
             queue: None,
+            no_ack: true,
             credited: false,
         };
         let key = self.consumers.add(consumer);
@@ -256,21 +298,50 @@ impl Connection {
     }
 
     /// Takes a consumer out of its queue; what it has unacknowledged stays.
-    pub(super) fn drop_consumer(&mut self, slot: u32) {
-        let Some((generation, Some(consumer))) = self.consumers.slots.get(slot as usize) else {
-            return;
-        };
-        let key = ConsumerKey {
-            slot,
-            generation: *generation,
-        };
-        if let Some((queue, index)) = consumer.queue.clone() {
-            queue.cancel(index, self.now, &mut self.batch.fx);
+    fn drop_consumer(&mut self, slot: u32) {
+        let mut unsent = 0;
+        if let Some((queue, index)) = self.consumers.queue_of(slot) {
+            unsent = queue.cancel(index, self.now, &mut self.batch.fx);
         }
-        // What it was handed and has not sent goes to others.
-        let undelivered = self.outlet.withdraw(key);
+        if let Some(consumer) = self.forget_consumer(slot)
+            && consumer.credited
+            && unsent > 0
+        {
+            self.return_credit(consumer.channel, unsent as u32);
+        }
+    }
+
+    /// Takes the consumers of a channel out of their queues, and gives back what it has not settled. All that
+    /// comes back to a queue is back before anybody else gets something.
+    pub(super) fn leave_queues(
+        &mut self,
+        consumers: Vec<u32>,
+        unacked: impl IntoIterator<Item = Unacked>,
+    ) {
+        let mut parts = ByQueue::<(Vec<ConsumerIndex>, Vec<DeliveryRef>)>::default();
+        for slot in &consumers {
+            if let Some((queue, index)) = self.consumers.queue_of(*slot) {
+                parts.of(queue).0.push(index);
+            }
+        }
+        for u in unacked {
+            parts.of(&u.queue).1.push(u.delivery);
+        }
+        for (queue, (consumers, deliveries)) in parts.take() {
+            queue.leave(&consumers, &deliveries, self.now, &mut self.batch.fx);
+        }
+        for slot in consumers {
+            self.forget_consumer(slot);
+        }
+    }
+
+    /// Forgets a consumer that its queue has forgotten.
+    fn forget_consumer(&mut self, slot: u32) -> Option<Consumer> {
+        let generation = self.consumers.slots.get(slot as usize)?.0;
+        // A deleted queue has not taken these back.
+        let undelivered = self.outlet.withdraw(ConsumerKey { slot, generation });
         self.return_unsent(undelivered);
-        self.consumers.remove(slot);
+        self.consumers.remove(slot)
     }
 
     /// A consumer kept a delivery for too long: it is cancelled, or, if the client would not learn of
@@ -471,24 +542,21 @@ impl Connection {
 
     /// Deliveries that will not be written go back where they came from.
     pub(super) fn return_unsent(&mut self, deliveries: Vec<Delivery>) {
-        let mut by_queue: Vec<(Arc<Queue>, Vec<Delivery>)> = Vec::new();
-        let mut credits: Vec<(u16, u32)> = Vec::new();
+        let mut by_queue = ByQueue::<Vec<Delivery>>::default();
+        let mut credits: BTreeMap<u16, u32> = BTreeMap::new();
         for d in deliveries {
             let Some(consumer) = self.consumers.get(d.consumer) else {
                 continue;
             };
             if consumer.credited {
-                credits.push((consumer.channel, 1));
+                *credits.entry(consumer.channel).or_default() += 1;
             }
             let Some((queue, _)) = &consumer.queue else {
                 continue;
             };
-            match by_queue.iter_mut().find(|(q, _)| Arc::ptr_eq(q, queue)) {
-                Some((_, list)) => list.push(d),
-                None => by_queue.push((queue.clone(), vec![d])),
-            }
+            by_queue.of(queue).push(d);
         }
-        for (queue, list) in by_queue {
+        for (queue, list) in by_queue.take() {
             queue.unsent(list, self.now, &mut self.batch.fx);
         }
         for (channel, n) in credits {

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod arguments;
 pub mod batch;
+pub mod by_queue;
 pub mod dead_letter;
 pub mod deduplication;
 pub mod definitions;

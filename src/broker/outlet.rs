@@ -59,6 +59,9 @@ pub trait Outlet: Bell {
     /// has to be rung after the queue is unlocked.
     fn push(&self, deliveries: &mut Vec<Delivery>) -> bool;
 
+    /// How many deliveries were pushed for a consumer and not taken yet.
+    fn waiting(&self, consumer: ConsumerKey) -> usize;
+
     /// Gives back what was pushed for a consumer and not taken yet.
     fn withdraw(&self, consumer: ConsumerKey) -> Vec<Delivery>;
 
@@ -89,6 +92,11 @@ impl ChannelCredit {
     /// Sets the limit; what is out already may exceed it. The caller pumps [`Self::take_waiting`].
     pub fn set_limit(&self, limit: u16) {
         self.limit.store(u32::from(limit), Ordering::Release);
+    }
+
+    /// Counts what is out already, although nobody asked.
+    pub fn count(&self, n: u32) {
+        self.used.fetch_add(n, Ordering::AcqRel);
     }
 
     /// Takes one unit, or notes the queue as waiting.

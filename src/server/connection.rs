@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -20,9 +20,10 @@ use super::inbox::{Contents, Inbox};
 use super::patience::Patience;
 use crate::amqp::connection::{Connection, Parts};
 use crate::amqp::output::Output;
+use crate::broker::by_queue::ByQueue;
 use crate::broker::outlet::Outlet;
 use crate::broker::ports::Bell;
-use crate::broker::queue::Queue;
+use crate::broker::queue::{ConsumerIndex, Queue};
 use crate::clock;
 
 /// The read buffer of a connection that has little to say.
@@ -295,13 +296,30 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
             self.machine.notice(notice, now);
         }
         let mut stalled = std::mem::take(&mut self.contents.stalled);
-        for (queue, consumer) in stalled.drain(..) {
-            if let Some(queue) = queue.upgrade() {
-                self.machine.resume(&queue, consumer, now);
-            }
-        }
+        self.resume(&mut stalled, now);
         self.contents.clear();
         self.contents.stalled = stalled;
+    }
+
+    /// The inbox has room again: consumers that found it full go on, those of one queue together. The queue
+    /// that was first the last time is last now, or it would take all the room again.
+    fn resume(&mut self, stalled: &mut Vec<(Weak<Queue>, ConsumerIndex)>, now: u64) {
+        if stalled.is_empty() {
+            return;
+        }
+        let mut by_queue = ByQueue::<Vec<ConsumerIndex>>::default();
+        for (queue, consumer) in stalled.drain(..) {
+            if let Some(queue) = queue.upgrade() {
+                by_queue.of(&queue).push(consumer);
+            }
+        }
+        let mut by_queue = by_queue.take();
+        if !by_queue.is_empty() {
+            by_queue.rotate_left(1);
+        }
+        for (queue, consumers) in by_queue {
+            self.machine.resume(&queue, &consumers, now);
+        }
     }
 
     fn wants_input(&self) -> bool {

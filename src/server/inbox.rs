@@ -112,6 +112,12 @@ impl Outlet for Inbox {
         was_empty
     }
 
+    fn waiting(&self, consumer: ConsumerKey) -> usize {
+        let contents = self.contents.lock();
+        let deliveries = contents.deliveries.iter();
+        deliveries.filter(|d| d.consumer == consumer).count()
+    }
+
     fn withdraw(&self, consumer: ConsumerKey) -> Vec<Delivery> {
         let mut contents = self.contents.lock();
         let Contents {

@@ -63,6 +63,18 @@ impl Consumer {
 /// Index of a consumer within its queue; reused after the consumer is gone.
 pub type ConsumerIndex = u32;
 
+/// Which consumers of a queue get messages.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Active {
+    #[default]
+    All,
+    /// One; when it leaves, the next is the first of those with the highest priority.
+    One,
+    /// One, the first of those with the highest priority: who gets a better one beside it is given nothing
+    /// more, and makes room as soon as it has settled what it has.
+    First,
+}
+
 /// All consumers of one queue.
 #[derive(Default)]
 pub(super) struct Consumers {
@@ -72,6 +84,11 @@ pub(super) struct Consumers {
     rings: Vec<(i32, VecDeque<ConsumerIndex>)>,
     n_ready: usize,
     next_serial: u32,
+    active: Active,
+    /// The single active consumer.
+    holder: Option<ConsumerIndex>,
+    /// It gets nothing more: a better one waits.
+    makes_room: bool,
 }
 
 impl Consumers {
@@ -98,8 +115,10 @@ impl Consumers {
             .filter_map(|i| self.slots[*i as usize].as_ref())
     }
 
-    pub(super) fn add(&mut self, info: ConsumerInfo, single_active: bool) -> ConsumerIndex {
-        let waiting = single_active && !self.order.is_empty();
+    pub(super) fn add(&mut self, info: ConsumerInfo, active: Active) -> ConsumerIndex {
+        self.active = active;
+        let waiting = active != Active::All;
+        let priority = info.priority;
         self.next_serial = self.next_serial.wrapping_add(1);
         let consumer = Consumer {
             info,
@@ -120,6 +139,10 @@ impl Consumers {
         let index = ConsumerIndex::try_from(index).expect("limited by connections and channels");
         self.order.push(index);
         self.update(index);
+        let better = |holder: &Consumer| active == Active::First && priority > holder.info.priority;
+        if waiting && self.holder().is_none_or(better) {
+            self.elect();
+        }
         index
     }
 
@@ -133,15 +156,66 @@ impl Consumers {
         for (_, ring) in &mut self.rings {
             ring.retain(|i| *i != index);
         }
-        if let Some(&next) = self.order.first()
-            && self.iter().all(|c| c.waiting)
-        {
-            if let Some(next) = self.get(next) {
-                next.waiting = false;
-            }
-            self.update(next);
+        if self.holder == Some(index) {
+            self.holder = None;
+            self.elect();
+        } else if self.makes_room {
+            self.elect();
         }
         Some(consumer)
+    }
+
+    fn holder(&self) -> Option<&Consumer> {
+        self.slots.get(self.holder? as usize)?.as_ref()
+    }
+
+    fn priority(&self, index: ConsumerIndex) -> i32 {
+        let consumer = self.slots.get(index as usize).and_then(Option::as_ref);
+        consumer.map_or(i32::MIN, |c| c.info.priority)
+    }
+
+    /// Decides who is the single active consumer.
+    fn elect(&mut self) {
+        if self.active == Active::All {
+            return;
+        }
+        let before = self.holder;
+        let better = |a, b| {
+            if self.priority(b) > self.priority(a) {
+                b
+            } else {
+                a
+            }
+        };
+        let best = self.order.iter().copied().reduce(better);
+        let holder = self.holder();
+        let is_better = |c: &Consumer| best.is_some_and(|b| self.priority(b) > c.info.priority);
+        let (next, makes_room) = match holder {
+            None => (best, false),
+            Some(c) if self.active == Active::First && is_better(c) => match c.n_unacked {
+                0 => (best, false),
+                _ => (before, true),
+            },
+            Some(_) => (before, false),
+        };
+        (self.holder, self.makes_room) = (next, makes_room);
+        for index in before.into_iter().chain(next) {
+            if let Some(consumer) = self.get(index) {
+                consumer.waiting = Some(index) != next || makes_room;
+                self.update(index);
+            }
+        }
+    }
+
+    /// A consumer has settled a delivery.
+    pub(super) fn settled(&mut self, index: ConsumerIndex) {
+        self.update(index);
+        if self.makes_room
+            && self.holder == Some(index)
+            && self.holder().is_some_and(|c| c.n_unacked == 0)
+        {
+            self.elect();
+        }
     }
 
     /// Puts a consumer into its ring, or leaves it out, after its credit or its outlet changed.

@@ -62,6 +62,12 @@ impl Entry {
         Some(properties.encode())
     }
 
+    /// Whether the entry's time has come at `now`, unix milliseconds: what was delivered once is not delivered
+    /// again.
+    pub(super) fn is_over(&self, now: u64) -> bool {
+        self.expires_at != 0 && self.expires_at <= now
+    }
+
     /// Whether the entry's time has passed at `now`, unix milliseconds. An entry that expires at
     /// this very millisecond may still be delivered.
     pub fn is_past(&self, now: u64) -> bool {

@@ -70,6 +70,11 @@ impl Expiry {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.in_order.len() + self.out_of_order.len()
+    }
+
     /// What it takes in memory.
     pub(super) fn bytes(&self) -> u64 {
         let runs = self.in_order.len() * size_of::<Run>();

@@ -31,7 +31,7 @@ use super::deduplication::Window;
 use super::effects::{DeathReason, Effects};
 use super::memory::Memory;
 use super::message::Message;
-use super::outlet::{Delivery, Outlet};
+use super::outlet::{ChannelCredit, Delivery, Outlet};
 use super::ports::{Bell, Found, MessageId, QueueId, RecoveredRun};
 use super::returned::ReturnedCopy;
 use crate::protocol::field_table::FieldTable;
@@ -396,14 +396,33 @@ impl Queue {
         self.with(now, fx, |state, cx| state.pump(cx));
     }
 
-    /// Removes a consumer; what it holds unacknowledged stays so.
-    pub fn cancel(self: &Arc<Self>, consumer: ConsumerIndex, now: u64, fx: &mut Effects) {
-        self.with(now, fx, |state, cx| state.remove_consumer(consumer, cx));
+    /// Removes a consumer; what it holds unacknowledged stays so. What it was handed and has not sent comes
+    /// back; returns how many that are.
+    pub fn cancel(self: &Arc<Self>, consumer: ConsumerIndex, now: u64, fx: &mut Effects) -> usize {
+        self.leave(&[consumer], &[], now, fx)
     }
 
-    /// The consumer's outlet has room again.
-    pub fn resume(self: &Arc<Self>, consumer: ConsumerIndex, now: u64, fx: &mut Effects) {
-        self.with(now, fx, |state, cx| state.resume(consumer, cx));
+    /// A channel ends: removes its consumers, and takes back what they were handed and have not sent, and
+    /// the deliveries that were not settled. All of it is back before others get anything.
+    pub fn leave(
+        self: &Arc<Self>,
+        consumers: &[ConsumerIndex],
+        deliveries: &[DeliveryRef],
+        now: u64,
+        fx: &mut Effects,
+    ) -> usize {
+        self.with(now, fx, |state, cx| state.leave(consumers, deliveries, cx))
+    }
+
+    /// From now on a consumer shares this limit with the others of its channel, see `basic.qos`. Returns how
+    /// many deliveries are on their way to the channel.
+    pub fn share_credit(&self, consumer: ConsumerIndex, credit: &Arc<ChannelCredit>) -> usize {
+        self.state.lock().share_credit(consumer, credit)
+    }
+
+    /// The outlet of these consumers has room again.
+    pub fn resume(self: &Arc<Self>, consumers: &[ConsumerIndex], now: u64, fx: &mut Effects) {
+        self.with(now, fx, |state, cx| state.resume(consumers, cx));
     }
 
     /// A channel has credit again that consumers of this queue wait for.
@@ -501,6 +520,12 @@ impl Queue {
         fx: &mut Effects,
     ) {
         self.with(now, fx, |state, cx| state.logged(copies, cx));
+    }
+
+    /// Places that ready messages and their deadlines have in memory, those of messages that have left included.
+    #[cfg(test)]
+    fn held(&self) -> usize {
+        self.state.lock().held()
     }
 
     /// Copies in the log that were delivered and not settled, for a clean stop.

@@ -5,6 +5,7 @@
 //! `LEVERET_MODEL_STEPS=10000000 LEVERET_MODEL_SEED=7 cargo test --release --lib queue::model` goes on for ten
 //! million steps; the seed is printed, and makes the same steps again.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::tests::{Sink, consumer, feed, incoming, number, queue};
@@ -93,6 +94,8 @@ struct World {
     away: BTreeMap<(u64, u64), (u8, Copy)>,
     /// In the order they came.
     takers: Vec<Taker>,
+    /// Slot of the single active consumer.
+    holder: Cell<Option<u32>>,
     /// Settled, or taken back: what they are said to be makes no difference any more.
     stale: Vec<DeliveryRef>,
     /// Left the queue in this step, as the model has it.
@@ -142,6 +145,7 @@ impl World {
             held: BTreeMap::new(),
             away: BTreeMap::new(),
             takers: Vec::new(),
+            holder: Cell::new(None),
             stale: Vec::new(),
             ended: BTreeMap::new(),
         }
@@ -153,18 +157,40 @@ impl World {
 
     /// How many more messages a consumer may have.
     fn credit(&self, t: &Taker) -> usize {
-        let active = self
-            .takers
-            .first()
-            .is_some_and(|first| first.slot == t.slot);
-        if self.settings().single_active_consumer && !active {
+        if self.settings().single_active_consumer && self.active() != Some(t.slot) {
             return 0;
         }
         if t.no_ack || t.prefetch == 0 {
             return usize::MAX >> 1;
         }
-        let has = self.held.values().filter(|h| h.by == Some(t.slot)).count();
-        t.prefetch.saturating_sub(has)
+        t.prefetch.saturating_sub(self.has(t.slot))
+    }
+
+    /// How many messages a consumer has.
+    fn has(&self, slot: u32) -> usize {
+        self.held.values().filter(|h| h.by == Some(slot)).count()
+    }
+
+    /// The single active consumer, while it may get something. In a quorum queue it makes room for one of a
+    /// higher priority.
+    fn active(&self) -> Option<u32> {
+        let mut best = self.takers.first()?;
+        for t in &self.takers {
+            if t.priority > best.priority {
+                best = t;
+            }
+        }
+        let holder = self.holder.get();
+        let holder = self.takers.iter().find(|t| Some(t.slot) == holder);
+        let is_quorum = self.settings().queue_type == QueueType::Quorum;
+        match holder {
+            Some(t) if is_quorum && best.priority > t.priority && self.has(t.slot) > 0 => None,
+            Some(t) if !is_quorum || best.priority <= t.priority => Some(t.slot),
+            _ => {
+                self.holder.set(Some(best.slot));
+                Some(best.slot)
+            }
+        }
     }
 
     fn step(&mut self, r: &mut Random) -> String {
@@ -196,6 +222,7 @@ impl World {
             0..=4 if self.ready.len() < READY_MAX => self.publish(r, fx),
             0..=6 => self.get(fx),
             7 => self.consume(r, fx),
+            8 if !self.takers.is_empty() && r.one_in(2) => self.leave(r, fx),
             8 if !self.takers.is_empty() => {
                 let taker = self
                     .takers
@@ -227,6 +254,20 @@ impl World {
             }
             _ => self.settle(r, fx),
         }
+    }
+
+    /// The channel of a consumer ends, with what it had.
+    fn leave(&mut self, r: &mut Random, fx: &mut Effects) -> String {
+        let at = r.below(self.takers.len() as u64) as usize;
+        let taker = self.takers.remove(at);
+        let had = self.held.extract_if(.., |_, h| h.by == Some(taker.slot));
+        let had: Vec<_> = had.collect();
+        for (n, held) in &had {
+            self.come_back(*n, held, Settle::Fail);
+        }
+        let refs: Vec<_> = had.iter().map(|(_, h)| h.at).collect();
+        self.q.leave(&[taker.index], &refs, self.now, fx);
+        format!("the channel of {} ends", taker.slot)
     }
 
     fn publish(&mut self, r: &mut Random, fx: &mut Effects) -> String {
@@ -419,6 +460,10 @@ impl World {
                 return;
             }
         }
+        if copy.expires_at != 0 && copy.expires_at <= self.now {
+            self.ended.insert(n, End::Dead("expired"));
+            return;
+        }
         let delay = match s.queue_type {
             QueueType::Quorum => s.delayed_retry.delay(how == Settle::Fail, copy.failed),
             QueueType::Classic => 0,
@@ -477,6 +522,10 @@ impl World {
         assert!(
             copy.expires_at == 0 || copy.expires_at >= self.now,
             "{n} after its time"
+        );
+        assert!(
+            !copy.redelivered || copy.expires_at == 0 || copy.expires_at > self.now,
+            "{n} again at its time"
         );
         assert_eq!(d.entry.redelivered, copy.redelivered, "{n}");
         assert_eq!(d.entry.delivery_count, copy.failed, "{n}");
@@ -558,23 +607,10 @@ impl World {
             .expect("a consumer");
         let taker = self.takers.remove(at);
         self.deliver(&deliveries, fx);
-        // Until they are back, others get what comes behind them.
-        let mut away = Vec::new();
-        for d in &lost {
-            let n = number(&d.entry);
-            let key = *self
-                .ready
-                .keys()
-                .find(|(_, each)| *each == n)
-                .expect("it was ready");
-            away.extend(self.ready.remove_entry(&key));
-        }
-        self.q.cancel(taker.index, self.now, fx);
-        let others = self.sink.take();
-        self.take(&others.iter().map(|d| number(&d.entry)).collect(), fx);
-        self.deliver(&others, fx);
-        self.ready.extend(away);
-        self.q.unsent(lost, self.now, fx);
+        // They are back before others get what comes behind them.
+        let n = lost.len();
+        self.sink.put_back(lost);
+        assert_eq!(self.q.cancel(taker.index, self.now, fx), n);
     }
 
     fn pass_over(&mut self, is_gone: impl Fn(&Copy) -> bool) {
@@ -670,6 +706,10 @@ impl World {
         assert_eq!(counts.away, self.away.len() as u64, "away");
         assert_eq!(counts.consumers, self.takers.len() as u64, "consumers");
         assert_eq!(counts.ready_bytes, counts.ready * 8);
+        self.active();
+        let held = self.q.held();
+        let most = 2 * self.ready.len() + 2 * usize::from(self.levels);
+        assert!(held <= most, "{held} places for {}", self.ready.len());
         if !self.ready.is_empty() {
             let idle = self.takers.iter().find(|t| self.credit(t) > 0);
             assert!(idle.is_none(), "{idle:?} could have more");

@@ -2,6 +2,7 @@
 //!
 //! No clock, no disk, no task. [`super::Queue`] holds it behind a mutex.
 
+mod attending;
 pub(super) mod residency;
 mod returned;
 mod settling;
@@ -10,7 +11,7 @@ mod timeouts;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::consumers::{ConsumerIndex, ConsumerInfo, Consumers};
+use super::consumers::{ConsumerIndex, Consumers};
 use super::entry::{Entry, Incoming};
 use super::expiry::Expiry;
 use super::pace::Pace;
@@ -32,6 +33,12 @@ const EVICT_PER_ENQUEUE: usize = 64;
 
 /// Messages that expire under one lock at most; the rest goes in further slices.
 const EXPIRE_PER_TICK: usize = 1024;
+
+/// Messages that wait to be dead-lettered until they are read, at most, before more expire.
+const DYING_MAX: usize = 4096;
+
+/// Slots of unacknowledged messages that a queue keeps when there are fewer.
+const KEEP_SLOTS: usize = 1024;
 
 /// No timer is set for longer than this, milliseconds: it is set again when it has run. Years are more
 /// than a timer wheel can hold, and the timer of a deleted queue should not stay for hours.
@@ -258,16 +265,7 @@ impl QueueState {
                 }
             }
         }
-        self.levels[usize::from(priority)].push_cold(ColdRun {
-            seq: first,
-            id: run.first_id.0,
-            expires_at: run.target.expires_at,
-            count: run.count,
-            body_len: run.body_len,
-            delivery_count: run.target.delivery_count,
-            acquired_count: 0,
-            redelivered: run.redelivered || run.target.delivery_count > 0,
-        });
+        self.levels[usize::from(priority)].push_cold(ColdRun::recovered(first, run));
     }
 
     /// Promises room for a message, or refuses it (reject-publish): see `Overflow`.
@@ -478,7 +476,7 @@ impl QueueState {
             serial,
             deadline: 0,
         });
-        match self.free.pop() {
+        match self.take_slot() {
             Some(slot) => {
                 self.unacked[slot as usize] = unacked;
                 slot
@@ -588,6 +586,10 @@ impl QueueState {
     /// Removes the messages whose time has come, wherever they stand.
     fn expire(&mut self, cx: &mut Cx<'_>) {
         for _ in 0..EXPIRE_PER_TICK {
+            if self.dying.len() >= DYING_MAX {
+                // `arrived` goes on.
+                return;
+            }
             let Some(seq) = self.expiry.pop(cx.now) else {
                 return;
             };
@@ -609,54 +611,6 @@ impl QueueState {
         self.ready_bytes = 0;
         self.expiry.clear();
         (n + self.purge_away(cx), old)
-    }
-
-    // ----- consumers --------------------------------------------------------------------------
-
-    pub(super) fn add_consumer(&mut self, info: ConsumerInfo, cx: &mut Cx<'_>) -> ConsumerIndex {
-        self.had_consumer = true;
-        self.lease = None;
-        self.consumers
-            .add(info, cx.queue.info.settings.single_active_consumer)
-    }
-
-    /// Removes a consumer; its unacknowledged messages stay.
-    pub(super) fn remove_consumer(&mut self, index: ConsumerIndex, cx: &mut Cx<'_>) {
-        self.drop_consumer(index, cx);
-        self.pump(cx);
-    }
-
-    /// The same, and hands nothing to those who are left.
-    fn drop_consumer(&mut self, index: ConsumerIndex, cx: &mut Cx<'_>) {
-        if self.consumers.remove(index).is_none() {
-            return;
-        }
-        if self.consumers.len() == 0 {
-            self.touch(cx);
-            if cx.queue.info.auto_delete && self.had_consumer {
-                cx.fx.unused.push(cx.queue.clone());
-            }
-        }
-    }
-
-    /// The consumer's outlet has room again, or its channel has credit.
-    pub(super) fn resume(&mut self, index: ConsumerIndex, cx: &mut Cx<'_>) {
-        if let Some(consumer) = self.consumers.get(index) {
-            consumer.stalled = false;
-            self.consumers.update(index);
-        }
-        self.pump(cx);
-    }
-
-    /// All consumers that wait for channel credit may try again.
-    pub(super) fn resume_all(&mut self, cx: &mut Cx<'_>) {
-        for index in 0..self.consumers.n_slots() {
-            if let Some(consumer) = self.consumers.get(index) {
-                consumer.stalled = false;
-                self.consumers.update(index);
-            }
-        }
-        self.pump(cx);
     }
 
     // ----- the end of the queue ---------------------------------------------------------------
@@ -735,6 +689,8 @@ impl QueueState {
         if self.lease.is_some_and(|lease| lease <= cx.now) && self.consumers.len() == 0 {
             self.lease = None;
             cx.fx.unused.push(cx.queue.clone());
+            // If a consumer came meanwhile, the queue stays, and so does what expires in it.
+            self.arm(cx);
             return;
         }
         // What is due is in its place before anything is handed out.
@@ -752,8 +708,9 @@ impl QueueState {
     }
 
     fn arm(&mut self, cx: &mut Cx<'_>) {
+        let is_full = self.dying.len() >= DYING_MAX;
         let all = [
-            self.expiry.next(),
+            self.expiry.next().filter(|_| !is_full),
             self.lease,
             self.next_timeout,
             self.away.next(),

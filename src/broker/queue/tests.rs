@@ -7,9 +7,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::broker::arguments::DeadLetterTarget;
 use crate::broker::effects::DeathReason;
+use crate::broker::memory::Use;
 use crate::broker::message::{FLAG_PERSISTENT, Parts};
 use crate::broker::outlet::{ConsumerKey, NO_SLOT, Notice, Outlet, Room};
 
+mod leaving;
 mod paging;
 
 /// Takes everything, in order, up to a limit.
@@ -26,6 +28,10 @@ impl Sink {
             notices: Mutex::new("notices", vec![]),
             limit,
         })
+    }
+
+    pub(super) fn put_back(&self, deliveries: Vec<Delivery>) {
+        self.got.lock().extend(deliveries);
     }
 
     pub(super) fn take(&self) -> Vec<Delivery> {
@@ -49,6 +55,11 @@ impl Outlet for Sink {
     fn push(&self, deliveries: &mut Vec<Delivery>) -> bool {
         self.got.lock().append(deliveries);
         true
+    }
+
+    fn waiting(&self, consumer: ConsumerKey) -> usize {
+        let deliveries = self.got.lock();
+        deliveries.iter().filter(|d| d.consumer == consumer).count()
     }
 
     fn withdraw(&self, consumer: ConsumerKey) -> Vec<Delivery> {
@@ -169,7 +180,7 @@ fn a_full_outlet_is_passed_over_and_resumed() {
         (small.take().len(), large.take().len(), q.counts().ready),
         (2, 4, 4)
     );
-    q.resume(index, 1, &mut fx);
+    q.resume(&[index], 1, &mut fx);
     assert_eq!((small.take().len(), q.counts().ready), (2, 2));
 }
 
@@ -457,7 +468,7 @@ proptest! {
                     let n = open[at % open.len()];
                     let (level, expires_at, d) = model.unacked.remove(&n).expect("chosen from it");
                     let how = [Settle::Ack, Settle::Requeue, Settle::Discard][usize::from(how)];
-                    if how == Settle::Requeue {
+                    if how == Settle::Requeue && (expires_at == 0 || expires_at > now) {
                         model.ready.insert((level, n), (expires_at, true));
                     }
                     q.settle(&[d], how, now, &mut fx);

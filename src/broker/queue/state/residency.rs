@@ -1,6 +1,6 @@
 //! Which bodies are in memory, and which only in the log.
 
-use super::{ColdRun, Cx, DeliveryRef, Entry, KEEP_AT_HEAD, Level, QueueState, Unlogged};
+use super::{Cx, DeliveryRef, Entry, KEEP_AT_HEAD, Level, QueueState, Unlogged};
 use crate::broker::effects::{Dead, DeathReason, Effects};
 use crate::broker::message::MESSAGE_OVERHEAD_BYTES;
 use crate::broker::outlet::NO_SLOT;
@@ -12,9 +12,6 @@ const ENTRY_BYTES: u64 = 64;
 
 /// What a delivery costs in memory that is not settled.
 const UNACKED_BYTES: u64 = 80;
-
-/// What a run of messages costs that are only in the log.
-const RUN_BYTES: u64 = size_of::<ColdRun>() as u64;
 
 /// Messages with bodies that may wait in memory behind ones that are only in the log.
 const KEEP_BEHIND: usize = 1024;
@@ -151,11 +148,14 @@ impl QueueState {
                 waiter.ring();
             }
         }
+        // What could not expire while so much was dying.
+        self.expire(cx);
         if !self.dying.is_empty() {
             self.want_page_in(cx);
         }
         self.pump(cx);
         self.enforce_limits(cx);
+        self.arm(cx);
         arrived
     }
 
@@ -189,10 +189,16 @@ impl QueueState {
         self.levels.iter().any(Level::is_spilling)
     }
 
+    #[cfg(test)]
+    pub(in crate::broker::queue) fn held(&self) -> usize {
+        let places: usize = self.levels.iter().map(Level::held).sum();
+        places.max(self.expiry.len())
+    }
+
     /// Counts what is here now.
     pub(in crate::broker::queue) fn charge(&mut self) {
-        let runs: usize = self.levels.iter().map(Level::runs).sum();
-        let places = runs as u64 * RUN_BYTES + self.expiry.bytes();
+        let cold: usize = self.levels.iter().map(Level::cold_bytes).sum();
+        let places = cold as u64 + self.expiry.bytes();
         let unacked = self.unacked.len() as u64 + self.away.len() + self.dying.len() as u64;
         self.charges
             .entries

@@ -72,6 +72,9 @@ impl QueueState {
         {
             return self.die(entry, DeathReason::DeliveryLimit, cx);
         }
+        if entry.is_over(cx.now) {
+            return self.die(entry, DeathReason::Expired, cx);
+        }
         let delay = settings.delayed_retry.delay(failed, entry.delivery_count);
         let retry_at = if delay > 0 { cx.now + delay } else { 0 };
         note(&entry, retry_at, None, cx);

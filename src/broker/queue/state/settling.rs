@@ -42,17 +42,51 @@ impl QueueState {
         let place = self.unacked.get_mut(d.slot as usize)?;
         if place.is_none() && self.taken_back.get(&d.slot) == Some(&d.seq) {
             self.taken_back.remove(&d.slot);
-            self.free.push(d.slot);
+            self.free_slot(d.slot);
             return None;
         }
         if place.as_ref()?.entry.seq != d.seq {
             return None;
         }
         let unacked = place.take()?;
-        self.free.push(d.slot);
         self.n_unacked -= 1;
         self.unacked_bytes -= u64::from(unacked.entry.body_len);
+        self.free_slot(d.slot);
         Some(unacked)
+    }
+
+    /// A slot is free; slots at the end that are free go.
+    fn free_slot(&mut self, slot: u32) {
+        self.free.push(slot);
+        if slot as usize + 1 < self.unacked.len() {
+            return;
+        }
+        while let Some(None) = self.unacked.last() {
+            let last = (self.unacked.len() - 1) as u32;
+            if !self.taken_back.is_empty() && self.taken_back.contains_key(&last) {
+                break;
+            }
+            self.unacked.pop();
+        }
+        let (n, room) = (self.unacked.len(), self.unacked.capacity());
+        if room > KEEP_SLOTS && n < room / 4 {
+            self.unacked.shrink_to((2 * n).max(KEEP_SLOTS));
+        }
+        if self.free.len() > 2 * n + KEEP_SLOTS {
+            self.free.retain(|slot| (*slot as usize) < n);
+            self.free.shrink_to_fit();
+        }
+    }
+
+    /// A slot that is free. Those that are past the end are so no longer; a slot is added at the end only when
+    /// none is left of them.
+    pub(super) fn take_slot(&mut self) -> Option<u32> {
+        while let Some(slot) = self.free.pop() {
+            if (slot as usize) < self.unacked.len() {
+                return Some(slot);
+            }
+        }
+        None
     }
 
     pub(super) fn return_credit(&mut self, unacked: &Unacked) {
@@ -60,11 +94,16 @@ impl QueueState {
             && consumer.serial == unacked.serial
         {
             consumer.n_unacked -= 1;
-            self.consumers.update(unacked.consumer);
+            self.consumers.settled(unacked.consumer);
         }
     }
 
-    pub(super) fn requeue(&mut self, entry: Entry, _cx: &mut Cx<'_>) {
+    /// A message returns to its place, unless its time has come: it is not delivered again at the very
+    /// millisecond at which a new one still might.
+    pub(super) fn requeue(&mut self, entry: Entry, cx: &mut Cx<'_>) {
+        if entry.is_over(cx.now) {
+            return self.die(entry, DeathReason::Expired, cx);
+        }
         self.n_ready += 1;
         self.ready_bytes += u64::from(entry.body_len);
         if entry.expires_at != 0 {
@@ -81,6 +120,15 @@ impl QueueState {
 
     /// Deliveries that were never put on the wire come back.
     pub(in crate::broker::queue) fn unsent(&mut self, deliveries: Vec<Delivery>, cx: &mut Cx<'_>) {
+        self.take_unsent(deliveries, cx);
+        self.pump(cx);
+        self.enforce_limits(cx);
+        self.expire(cx);
+        self.arm(cx);
+    }
+
+    /// The same, and hands nothing out.
+    pub(super) fn take_unsent(&mut self, deliveries: Vec<Delivery>, cx: &mut Cx<'_>) {
         for d in deliveries {
             if d.slot == NO_SLOT {
                 self.n_in_flight -= 1;
@@ -94,9 +142,5 @@ impl QueueState {
                 self.requeue(unacked.entry, cx);
             }
         }
-        self.pump(cx);
-        self.enforce_limits(cx);
-        self.expire(cx);
-        self.arm(cx);
     }
 }
