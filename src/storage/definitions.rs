@@ -2,7 +2,7 @@
 //!
 //! Changes become durable in the log, with the same fdatasync as messages and in one order with them;
 //! sled is where they are checkpointed, so that the log's segments may go. It keeps the log position
-//! up to which it was brought, in the same atomic batch as the changes: replay is exact.
+//! up to which it was brought, with the last of the changes: replay, which puts and removes, is exact.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,6 +13,10 @@ use crate::broker::ports::{Definition, DefinitionChange, DefinitionKind, Lsn};
 
 /// sled's page cache: its default of 1 GiB is for other uses.
 const CACHE_BYTES: u64 = 16 << 20;
+
+/// Changes that sled gets at once. Of larger batches it keeps memory for ever, some 1 KB a change: five times
+/// 100,000 values of 80 bytes under the same keys are 973 MiB in one batch each, 96 MiB in these.
+const BATCH: usize = 512;
 
 /// Key of what the store knows about itself; kinds are counted from one, so it is nobody's.
 const STATE_KEY: [u8; 1] = [0];
@@ -81,7 +85,13 @@ impl DefinitionStore {
         next_id: u64,
     ) -> io::Result<()> {
         let mut batch = sled::Batch::default();
-        for change in changes {
+        for (n, change) in changes.iter().enumerate() {
+            if n > 0 && n % BATCH == 0 {
+                // A crash in between is none: all is applied again, in its order, from the old position on.
+                self.db
+                    .apply_batch(std::mem::take(&mut batch))
+                    .map_err(io_error)?;
+            }
             let key = [&[change.kind.number()], change.key.as_slice()].concat();
             match &change.value {
                 Some(value) => batch.insert(key, value.as_slice()),
