@@ -138,15 +138,15 @@ fn bury(
             let keys = routing_keys.iter();
             let keys = keys.map(|k| FieldValue::from(k.as_str())).collect();
             let mut death = FieldTable::new();
+            if let Some(expiration) = &properties.expiration {
+                death.insert("original-expiration", expiration.as_str());
+            }
             death.insert("count", 1i64);
             death.insert("reason", reason.as_str());
             death.insert("queue", queue);
             death.insert("time", FieldValue::Timestamp(now / 1000));
             death.insert("exchange", message.exchange());
             death.insert("routing-keys", FieldValue::Array(keys));
-            if let Some(expiration) = &properties.expiration {
-                death.insert("original-expiration", expiration.as_str());
-            }
             death
         }
     };

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use super::arguments::parse_expiration;
 use super::batch::Batch;
-use super::exchange::{DELAY_HEADER, Exchange};
+use super::exchange::{DELAY_HEADER, Exchange, milliseconds};
 use super::message::{Message, Parts};
 use super::queue::Queue;
 use super::replies::ReplyTarget;
-use crate::protocol::field_table::FieldValue;
 use crate::protocol::properties::{Properties, PropertiesRef};
 
 /// See the module.
@@ -112,7 +111,7 @@ pub fn follow(batch: &mut Batch, detours: &[Detour], message: &Message, now: u64
 fn waits(message: &Message, exchange: &str) -> Message {
     let mut properties = Properties::from(PropertiesRef::unchecked(message.properties()));
     if let Some(headers) = &mut properties.headers
-        && let Some(delay) = headers.get(DELAY_HEADER).and_then(FieldValue::as_integer)
+        && let Some(delay) = headers.get(DELAY_HEADER).and_then(milliseconds)
     {
         headers.insert(DELAY_HEADER, -delay);
     }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use choosing::{WEIGHT_MAX, WeightError, parse_weight};
-pub use delayed::{DELAY_HEADER, DELAY_MAX_MS, delay_of, delayed_type};
+pub use delayed::{DELAY_HEADER, DELAY_MAX_MS, delay_of, delayed_type, milliseconds};
 pub use headers::{HeadersMatch, MatchArgumentError};
 pub use history::{HISTORY_DEFAULT, HISTORY_MAX, NO_STORE_HEADER};
 pub use router::{HashProperty, Router};
