@@ -69,6 +69,8 @@ struct Gauges {
     log_bytes: Gauge,
     log_syncs: Counter,
     log_damaged: Counter,
+    log_lost_at_start: Gauge,
+    log_set_aside: Gauge,
     memory_alarm: Gauge,
     disk_alarm: Gauge,
     half_open: Gauge,
@@ -338,6 +340,14 @@ impl Metrics {
                 &[],
                 "Places in the message log's files that were found damaged",
             ),
+            log_lost_at_start: g(
+                "leveret_log_lost_at_start_messages",
+                "Messages, settled or not, that stood where the start found the log damaged",
+            ),
+            log_set_aside: g(
+                "leveret_log_set_aside_files",
+                "Files of the message log that could not be read at the start and are left out",
+            ),
             memory_alarm: g(
                 "rabbitmq_alarms_memory_used_watermark",
                 "1 if the memory alarm holds",
@@ -432,6 +442,9 @@ impl Metrics {
         g.log_bytes.set(log.bytes as f64);
         g.log_syncs.absolute(log.syncs);
         g.log_damaged.absolute(log.damaged);
+        let damage = self.log.damage();
+        g.log_lost_at_start.set(damage.lost_messages() as f64);
+        g.log_set_aside.set(damage.set_aside.len() as f64);
         self.exporter.render()
     }
 }

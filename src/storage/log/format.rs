@@ -34,10 +34,16 @@ const CLEAN_STOP: u8 = 5;
 const SEAL: u8 = 6;
 
 /// Bytes of a message's record at least.
-const PUBLISH_BYTES_MIN: u64 = 17;
+pub(super) const PUBLISH_BYTES_MIN: u64 = 17;
+
+/// Messages that a segment can hold.
+pub(super) const SEGMENT_IDS_MAX: u64 = u32::MAX as u64 / PUBLISH_BYTES_MIN;
 
 /// No log comes near this id.
-const ID_MAX: u64 = 1 << 62;
+pub(super) const ID_MAX: u64 = 1 << 62;
+
+/// Bytes of a target in a message's record.
+pub(super) const TARGET_BYTES: u64 = 19;
 
 /// Bytes of the frame that ends a segment.
 pub(super) const SEAL_LEN: usize = FRAME_HEADER + 1;
@@ -346,17 +352,19 @@ pub(super) fn decode<'a>(
     };
     let mut r = Bytes(records);
     let mut next_id = header.first_id;
+    let end_id = header.first_id + u64::from(header.n_messages);
     while !r.0.is_empty() {
-        if decode_one(&mut r, &mut next_id, &mut each).is_none() {
+        if decode_one(&mut r, &mut next_id, end_id, &mut each).is_none() {
             return false;
         }
     }
-    true
+    next_id == end_id
 }
 
 fn decode_one<'a>(
     r: &mut Bytes<'a>,
     next_id: &mut u64,
+    end_id: u64,
     each: &mut impl FnMut(Record<'a>),
 ) -> Option<()> {
     match r.u8()? {
@@ -387,7 +395,7 @@ fn decode_one<'a>(
             };
             each(Record::Definition(DefinitionChange { kind, key, value }));
         }
-        PUBLISH => {
+        PUBLISH if *next_id < end_id => {
             let transient = r.u8()? != 0;
             let n = r.u32()? as usize;
             let targets = r.take(n.checked_mul(19)?)?;

@@ -20,6 +20,8 @@ struct Blocks {
     file: Arc<dyn LogFile>,
     start: u64,
     bytes: Vec<u8>,
+    /// So many of them are the file's.
+    n: usize,
 }
 
 impl Blocks {
@@ -28,27 +30,24 @@ impl Blocks {
             file,
             start: 0,
             bytes: Vec::new(),
+            n: 0,
         }
     }
 
     /// `len` bytes at `offset`, or fewer at the end of the file.
     fn at(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
-        let have = self.start..self.start + self.bytes.len() as u64;
+        let have = self.start..self.start + self.n as u64;
         if !(have.contains(&offset) && offset + len as u64 <= have.end) {
-            self.bytes.resize(len.max(BLOCK_BYTES), 0);
-            let n = match self.file.read_at(&mut self.bytes, offset) {
-                Ok(n) => n,
-                Err(e) => {
-                    // What is in there now is nobody's.
-                    self.bytes.clear();
-                    return Err(e);
-                }
-            };
-            self.bytes.truncate(n);
-            self.start = offset;
+            // What is in there is nobody's until it was read.
+            (self.start, self.n) = (offset, 0);
+            let want = len.max(BLOCK_BYTES);
+            if self.bytes.len() < want {
+                self.bytes = vec![0; want];
+            }
+            self.n = self.file.read_at(&mut self.bytes[..want], offset)?;
         }
         let from = (offset - self.start) as usize;
-        Ok(&self.bytes[from..(from + len).min(self.bytes.len())])
+        Ok(&self.bytes[from..(from + len).min(self.n)])
     }
 }
 

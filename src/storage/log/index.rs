@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::BufMut;
 
-use super::format::{self, Bytes, FrameHeader};
+use super::format::{self, Bytes, FrameHeader, ID_MAX, SEGMENT_IDS_MAX};
 use super::frames::Frames;
 use super::summary::{Settled, Summary};
 use super::{Inner, reclaim};
@@ -117,7 +117,26 @@ fn decode(bytes: &[u8]) -> Option<Summary> {
         }
         summary.clean_stop = Some(copies);
     }
-    Some(summary)
+    is_possible(&summary).then_some(summary)
+}
+
+/// Whether there may be such a segment: what is believed later is checked here.
+fn is_possible(s: &Summary) -> bool {
+    let first_to_next = s.first_id..=s.next_id;
+    let ids = s.next_id.checked_sub(s.first_id);
+    let places = s.sparse.iter();
+    let in_runs = s.runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
+    ids.is_some_and(|n| n <= SEGMENT_IDS_MAX)
+        && (1..=ID_MAX).contains(&s.first_id)
+        && places.clone().all(|(id, at)| first_to_next.contains(id) && *at < s.len)
+        && places.is_sorted()
+        // Each copy has its target in the segment.
+        && in_runs <= u64::from(s.len) / format::TARGET_BYTES
+        && s.runs.iter().all(|run| {
+            run.count > 0
+                && (s.first_id..s.next_id).contains(&run.first_id.0)
+                && run.first_id.0 + u64::from(run.count) <= s.next_id
+        })
 }
 
 /// The summary of a segment from its index, if there is one that fits the segment's file.
@@ -128,7 +147,9 @@ pub(super) fn load(
     segment: &dyn LogFile,
 ) -> io::Result<Option<Summary>> {
     let file = files.open(&path(dir, number))?;
-    let mut bytes = vec![0; file.len()? as usize];
+    // None is larger than a part of its segment.
+    let len = file.len()?.min(segment.len()?);
+    let mut bytes = vec![0; len as usize];
     let n = file.read_at(&mut bytes, 0)?;
     let Some(summary) = decode(&bytes[..n]) else {
         tracing::warn!("segment {number}: its index does not check; reading the segment itself");

@@ -6,6 +6,7 @@
 //! and brings the definitions' store up to date.
 
 mod compact;
+mod damage;
 mod format;
 mod frames;
 mod index;
@@ -31,6 +32,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub use self::damage::{Damage, Hole};
 use self::pending::{Pending, Unstored};
 use self::segment::{Segment, Segments, lsn};
 use self::trouble::Troubles;
@@ -153,6 +155,7 @@ pub struct SegmentedLog {
     inner: Arc<Inner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     recovered: Mutex<Option<recovery::Copies>>,
+    damage: Damage,
     _folder: super::Folder,
 }
 
@@ -167,7 +170,7 @@ pub struct LogStats {
     pub live_copies: u64,
     /// Calls of fdatasync so far.
     pub syncs: u64,
-    /// Places in segments that were found damaged since the start.
+    /// Places in segments that were found damaged, at the start and since.
     pub damaged: u64,
 }
 
@@ -314,6 +317,7 @@ impl SegmentedLog {
                 inner,
                 threads: Mutex::new(threads),
                 recovered,
+                damage: found.damage,
                 _folder: folder,
             },
             found.definitions,
@@ -331,12 +335,18 @@ impl SegmentedLog {
             // must not say what had been delivered.
             self.inner.stage(0, format::encode_mark);
         }
-        copies.visit(&mut self.inner.lock(), known, each);
+        copies.visit(&mut self.inner.lock().segments, known, each);
         self.inner.reclaim.notify_one();
+    }
+
+    /// What was wrong when it was opened.
+    pub fn damage(&self) -> &Damage {
+        &self.damage
     }
 
     /// Figures.
     pub fn stats(&self) -> LogStats {
+        let found = self.inner.damaged.lock().expect(UNPOISONED);
         let staging = self.inner.lock();
         let all = staging.segments.by_number.values();
         LogStats {
@@ -344,7 +354,7 @@ impl SegmentedLog {
             bytes: all.clone().map(|s| u64::from(s.len)).sum(),
             live_copies: all.map(|s| s.live).sum(),
             syncs: self.inner.syncs.load(Ordering::Relaxed),
-            damaged: self.inner.damaged.lock().expect(UNPOISONED).len() as u64,
+            damaged: (self.damage.holes.len() + found.len()) as u64,
         }
     }
 

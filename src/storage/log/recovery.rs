@@ -10,12 +10,18 @@
 //!
 //! A sealed segment that has an index is not read at all: what is corrupt in it is found, and reported,
 //! when it is needed.
+//!
+//! No file keeps the log from starting: whatever is in one is checked before it is believed, and one
+//! that the disk does not give is set aside, under another name, with what beside it says what is
+//! settled in it. Its number and its ids are not used again.
 
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::damage::{self, Damage, Hole};
 use super::format::{self, Place};
 use super::frames::{Frames, Next};
 use super::pending::Durable;
@@ -27,7 +33,7 @@ use crate::storage::definitions::{Stored, apply, list};
 use crate::storage::files::{FileLayer, LogFile};
 
 /// What recovery found.
-pub(super) struct Found {
+pub(super) struct Recovered {
     pub(super) segments: Segments,
     pub(super) last_segment: u32,
     pub(super) next_id: u64,
@@ -35,6 +41,7 @@ pub(super) struct Found {
     /// Definition changes that the store does not have yet.
     pub(super) replayed: Vec<(Lsn, DefinitionChange)>,
     pub(super) copies: Copies,
+    pub(super) damage: Damage,
 }
 
 /// Copies that were published, by run; which of them are live is known once all segments are read.
@@ -43,6 +50,8 @@ pub(super) struct Copies {
     runs: Vec<RecoveredRun>,
     /// After a clean stop: the only copies that had been delivered.
     redelivered: Option<Vec<(QueueId, MessageId)>>,
+    /// A queue that nobody knows may be in a segment that was set aside.
+    keep_unknown: bool,
 }
 
 impl Copies {
@@ -53,7 +62,7 @@ impl Copies {
 
     pub(super) fn visit(
         mut self,
-        staging: &mut super::Staging,
+        segments: &mut Segments,
         known: &dyn Fn(QueueId) -> bool,
         each: &mut dyn FnMut(RecoveredRun),
     ) {
@@ -65,12 +74,15 @@ impl Copies {
             let queue = run.target.queue;
             let last = run.first_id.0 + u64::from(run.count) - 1;
             if !known(queue) {
+                if self.keep_unknown {
+                    continue;
+                }
                 let first = run.first_id.0;
                 let gone = Settled { queue, first, last };
-                staging.segments.apply(&Durable::recovered(gone));
+                segments.apply(&Durable::recovered(gone));
                 continue;
             }
-            let Some((_, segment)) = staging.segments.of(run.first_id) else {
+            let Some((_, segment)) = segments.of(run.first_id) else {
                 continue;
             };
             let mut pending: Option<RecoveredRun> = None;
@@ -102,7 +114,7 @@ struct Recovery<'a> {
     options: &'a LogOptions,
     files: &'a dyn FileLayer,
     stored: Stored,
-    found: Found,
+    found: Recovered,
     changes: Vec<(Lsn, DefinitionChange)>,
     /// Everything before this was durable.
     proved: Lsn,
@@ -112,6 +124,33 @@ struct Recovery<'a> {
     behind: Vec<PathBuf>,
     /// Indexes, and notes of what is settled.
     hints: HashSet<PathBuf>,
+    /// The next id after all that was read.
+    expected: Option<u64>,
+    /// The end of the segment before is missing, and with it what the last hole says nothing of.
+    open_end: bool,
+}
+
+/// How often a segment is read that the disk does not give, and how long it is left alone between.
+const READ_TRIES: u32 = 3;
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// A segment as it was read, before anything is done about it.
+struct Scanned {
+    summary: Summary,
+    /// Behind the last good frame.
+    at: u64,
+    /// What the file has.
+    end: u64,
+    /// There is something behind it.
+    rest: bool,
+    /// The log ends here.
+    torn: bool,
+}
+
+/// How a segment was read.
+enum Read {
+    Index(Summary),
+    Whole(Scanned),
 }
 
 /// The segment in which the log ended.
@@ -120,90 +159,110 @@ struct Torn {
     path: PathBuf,
 }
 
-/// The number of a segment by its file's name.
-fn number_of(path: &Path) -> Option<u32> {
-    let name = path.file_name()?.to_str()?;
-    name.strip_suffix(".segment")?.parse().ok()
-}
-
 pub(super) fn run(
     options: &LogOptions,
     files: &dyn FileLayer,
     stored: Stored,
-) -> io::Result<Found> {
+) -> io::Result<Recovered> {
     let dir = options.dir.join("log");
     let mut paths: Vec<(u32, PathBuf)> = Vec::new();
+    let mut aside = Vec::new();
     let mut hints = HashSet::new();
     for path in files.list(&dir)? {
         match path.extension().and_then(|e| e.to_str()) {
-            Some("segment") => paths.extend(number_of(&path).map(|number| (number, path))),
+            Some("segment") => match damage::number_of(&path) {
+                Some(number) => paths.push((number, path)),
+                None => tracing::warn!("{}: not a segment's name, left alone", path.display()),
+            },
             Some("settled" | "index") => drop(hints.insert(path)),
-            Some("tmp") => files.remove(&path)?,
+            Some("tmp") => {
+                if let Err(e) = files.remove(&path) {
+                    tracing::warn!("{}: cannot be removed: {e}", path.display());
+                }
+            }
+            Some(damage::ASIDE) => aside.push(path),
             _ => {}
         }
     }
     paths.sort_unstable();
-    let segments: HashSet<&PathBuf> = paths.iter().map(|(_, path)| path).collect();
+    let segments = paths.iter().map(|(_, path)| path.clone());
+    let segments: HashSet<PathBuf> = segments
+        .chain(aside.iter().map(|path| path.with_extension("")))
+        .collect();
     hints.retain(|hint| {
         // One that is left behind when its segment goes.
         segments.contains(&hint.with_extension("segment")) || files.remove(hint).is_err()
     });
-    let found = Found {
+    let found = Recovered {
         segments: Segments::default(),
         last_segment: (stored.applied.0 >> 32) as u32,
         next_id: stored.next_id.max(1),
         definitions: Vec::new(),
         replayed: Vec::new(),
         copies: Copies::default(),
+        damage: Damage::default(),
     };
     let mut recovery = Recovery {
         options,
         files,
         proved: stored.applied,
+        // Ids start with one, and what the store has never seen is all there.
+        expected: (stored.applied == Lsn::default()).then_some(1),
         stored,
         found,
         changes: Vec::new(),
         torn: None,
         behind: Vec::new(),
         hints,
+        open_end: false,
     };
-    recovery.prove(&paths)?;
+    recovery.prove(&paths);
     for (number, path) in &paths {
         recovery.segment(*number, path)?;
+    }
+    for path in aside {
+        tracing::error!("{}: still set aside: {}", path.display(), damage::WAY_OUT);
+        recovery.leave_out(&path);
     }
     recovery.finish()
 }
 
 impl Recovery<'_> {
-    /// Finds out what had been durable: what the last frame that checks says, and everything that has
-    /// an index.
-    fn prove(&mut self, paths: &[(u32, PathBuf)]) -> io::Result<()> {
+    /// Finds out what had been durable: the most that a good frame of the last segment says that has
+    /// any, and everything that has an index. What cannot be read says nothing here.
+    fn prove(&mut self, paths: &[(u32, PathBuf)]) {
         let mut said = false;
         for (number, path) in paths.iter().rev() {
-            let file = self.files.open(path)?;
-            if let Some(summary) = self.index(*number, file.as_ref())? {
+            let Ok(file) = self.files.open(path) else {
+                continue;
+            };
+            if let Some(summary) = self.index(*number, file.as_ref()) {
                 self.proved = self.proved.max(lsn(*number, summary.len));
-                return Ok(());
+                return;
             }
             if !said {
-                let watermark = Frames::of(*number, file)?.highest_watermark(0)?;
+                let frames = Frames::of(*number, file);
+                let watermark = frames.and_then(|mut frames| frames.highest_watermark(0));
+                let watermark = watermark.unwrap_or_default();
                 said = watermark.is_some();
                 self.proved = self.proved.max(watermark.unwrap_or_default());
             }
         }
-        Ok(())
     }
 
     fn has(&self, hint: &Path) -> bool {
         self.hints.contains(hint)
     }
 
-    fn index(&self, number: u32, file: &dyn LogFile) -> io::Result<Option<Summary>> {
+    fn index(&self, number: u32, file: &dyn LogFile) -> Option<Summary> {
         let dir = &self.options.dir;
         if !self.has(&index::path(dir, number)) {
-            return Ok(None);
+            return None;
         }
-        index::load(self.files, dir, number, file)
+        index::load(self.files, dir, number, file).unwrap_or_else(|e| {
+            tracing::warn!("segment {number}: its index cannot be read ({e}); reading the segment");
+            None
+        })
     }
 
     fn segment(&mut self, number: u32, path: &Path) -> io::Result<()> {
@@ -216,28 +275,120 @@ impl Recovery<'_> {
             self.behind.push(path.to_path_buf());
             return Ok(());
         }
-        let file = self.files.open(path)?;
-        let index = self.index(number, file.as_ref())?;
-        // The changes of definitions themselves are in the segment only.
-        let index = index.filter(|s| s.definitions_to <= self.stored.applied);
-        let has_index = index.is_some();
-        let summary = match index {
-            Some(summary) => summary,
-            None => match self.scan(number, path, &file)? {
-                Some(summary) => summary,
-                None => return Ok(()),
-            },
+        let mut tries = 1;
+        let (changes, holes) = (self.changes.len(), self.found.damage.holes.len());
+        let (expected, open_end) = (self.expected, self.open_end);
+        let (file, read) = loop {
+            match self.read(number, path) {
+                Ok(read) => break read,
+                Err(e) if damage::is_of_the_process(&e) => {
+                    return Err(damage::told(&format!("cannot read {}", path.display()), &e));
+                }
+                Err(e) => {
+                    self.changes.truncate(changes);
+                    self.found.damage.holes.truncate(holes);
+                    (self.expected, self.open_end) = (expected, open_end);
+                    if tries == READ_TRIES {
+                        return self.set_aside(path, &e);
+                    }
+                }
+            }
+            tries += 1;
+            std::thread::sleep(READ_AGAIN_AFTER);
         };
-        self.add(summary, file, has_index)
+        match read {
+            Read::Index(summary) => {
+                self.goes_on_at(summary.first_id);
+                self.expected = Some(summary.next_id);
+                self.add(summary, file, true)
+            }
+            Read::Whole(scanned) => match self.mend(number, path, &file, scanned)? {
+                Some(summary) => self.add(summary, file, false),
+                None => Ok(()),
+            },
+        }
     }
 
-    /// Reads a segment. `None` if there is nothing in it.
-    fn scan(
-        &mut self,
-        number: u32,
-        path: &Path,
-        file: &Arc<dyn LogFile>,
-    ) -> io::Result<Option<Summary>> {
+    /// What is in a segment; nothing is changed on the disk.
+    fn read(&mut self, number: u32, path: &Path) -> io::Result<(Arc<dyn LogFile>, Read)> {
+        let file = self.files.open(path)?;
+        let index = self.index(number, file.as_ref());
+        // The changes of definitions themselves are in the segment only.
+        let index = index.filter(|s| s.definitions_to <= self.stored.applied);
+        let read = match index {
+            Some(summary) => Read::Index(summary),
+            None => Read::Whole(self.scan(number, path, &file)?),
+        };
+        Ok((file, read))
+    }
+
+    /// A segment that the disk does not give stays where the next start does not look for it.
+    fn set_aside(&mut self, path: &Path, why: &io::Error) -> io::Result<()> {
+        let aside = damage::aside(path);
+        tracing::error!(
+            "{}: cannot be read ({why}), set aside as {}: {}",
+            path.display(),
+            aside.display(),
+            damage::WAY_OUT
+        );
+        let dir = self.options.dir.join("log");
+        let renamed = self.files.rename(path, &aside);
+        renamed
+            .and_then(|()| self.files.sync_dir(&dir))
+            .map_err(|e| {
+                let what = format!(
+                    "cannot read {} ({why}), nor set it aside; to start without it, move it away",
+                    path.display()
+                );
+                damage::told(&what, &e)
+            })?;
+        self.leave_out(&aside);
+        Ok(())
+    }
+
+    /// Goes on without a file.
+    fn leave_out(&mut self, aside: &Path) {
+        self.found.damage.set_aside.push(aside.to_path_buf());
+        let segment = aside.with_extension("");
+        let Some(number) = damage::number_of(&segment) else {
+            return; // Not a segment.
+        };
+        self.found.last_segment = self.found.last_segment.max(number);
+        // As many as it can have at most.
+        self.found.next_id = self.found.next_id.saturating_add(format::SEGMENT_IDS_MAX);
+        self.found.copies.keep_unknown = true;
+        self.expected = None;
+    }
+
+    /// Something that was durable is not there any more.
+    fn hole(&mut self, path: &Path, offset: u64, len: u64, next_id: Option<u64>) {
+        let messages = match (self.expected, next_id) {
+            (Some(expected), Some(next)) => Some(next.saturating_sub(expected)),
+            _ => None,
+        };
+        let mut hole = Hole {
+            path: path.to_path_buf(),
+            offset,
+            len,
+            messages: None,
+        };
+        hole.had(messages);
+        hole.tell();
+        self.found.damage.holes.push(hole);
+    }
+
+    /// The next message that is there has this id.
+    fn goes_on_at(&mut self, first_id: u64) {
+        if std::mem::take(&mut self.open_end)
+            && let Some(expected) = self.expected
+            && let Some(hole) = self.found.damage.holes.last_mut()
+        {
+            hole.had(Some(first_id.saturating_sub(expected)));
+        }
+    }
+
+    /// Reads a segment.
+    fn scan(&mut self, number: u32, path: &Path, file: &Arc<dyn LogFile>) -> io::Result<Scanned> {
         let mut frames = Frames::of(number, file.clone())?;
         let mut summary = Summary::of(number);
         let mut at = 0;
@@ -247,23 +398,21 @@ impl Recovery<'_> {
                 Next::End { rest } => break rest,
             };
             if skipped > 0 {
-                tracing::error!(
-                    "{}: checksum mismatch at byte {at}, passing over {skipped} bytes; what was in them is lost",
-                    path.display()
-                );
+                self.hole(path, at, skipped, Some(header.first_id));
                 at += skipped;
             }
+            self.proved = self.proved.max(Lsn(header.watermark));
+            self.goes_on_at(header.first_id);
             let understood = summary.add(frames.bytes(&header)?, &header, |position, change| {
                 self.changes.push((position, change));
             });
+            self.expected = Some(summary.next_id);
             if !understood {
-                tracing::error!(
-                    "{}: records at byte {at} that this version does not know",
-                    path.display()
-                );
+                self.hole(path, at, header.size() as u64, None);
             }
             at += header.size() as u64;
         };
+        let end = frames.end;
         let position = lsn(number, at as u32);
         let torn = !summary.ended && position >= self.proved;
         if rest && torn {
@@ -271,12 +420,36 @@ impl Recovery<'_> {
                 "{}: cut at byte {at}: the last write was not finished",
                 path.display()
             );
-        } else if rest {
-            tracing::error!(
-                "{}: checksum mismatch at byte {at}, up to the end; what was in it is lost",
-                path.display()
-            );
+        } else if !summary.ended && !torn {
+            // Its end was damaged, whatever stands there now.
+            self.hole(path, at, end - at, None);
+            self.open_end = true;
         }
+        Ok(Scanned {
+            summary,
+            at,
+            end,
+            rest,
+            torn,
+        })
+    }
+
+    /// Gives a segment the end that it should have. `None` if there is nothing in it.
+    fn mend(
+        &mut self,
+        number: u32,
+        path: &Path,
+        file: &Arc<dyn LogFile>,
+        scanned: Scanned,
+    ) -> io::Result<Option<Summary>> {
+        let Scanned {
+            mut summary,
+            at,
+            end,
+            rest,
+            torn,
+        } = scanned;
+        let position = lsn(number, at as u32);
         if torn {
             self.torn = Some(Torn {
                 number,
@@ -285,12 +458,15 @@ impl Recovery<'_> {
         }
         if summary.len == 0 {
             // Prepared and never used, or nothing of it survived.
-            if !torn {
+            if rest && !torn {
+                let why = io::Error::other("nothing in it checks");
+                self.set_aside(path, &why)?;
+            } else if !torn {
                 self.files.remove(path)?;
             }
             return Ok(None);
         }
-        if at < frames.end {
+        if at < end {
             file.truncate(at)?;
         }
         if !summary.ended && !torn {
@@ -317,7 +493,10 @@ impl Recovery<'_> {
             segment.index = Index::Settled;
         }
         if self.has(&settled::path(&self.options.dir, number)) {
-            settled::load(self.files, &self.options.dir, number, &mut segment)?;
+            let loaded = settled::load(self.files, &self.options.dir, number, &mut segment);
+            if let Err(e) = loaded {
+                self.without_notes(number, &e)?;
+            }
         }
         self.found.next_id = self.found.next_id.max(summary.next_id);
         self.found.segments.insert(number, segment);
@@ -326,6 +505,26 @@ impl Recovery<'_> {
         }
         self.found.copies.redelivered = summary.clean_stop;
         self.found.copies.runs.append(&mut summary.runs);
+        Ok(())
+    }
+
+    /// Goes on without the notes of what is settled in a segment.
+    fn without_notes(&mut self, number: u32, why: &io::Error) -> io::Result<()> {
+        let path = settled::path(&self.options.dir, number);
+        if damage::is_of_the_process(why) {
+            return Err(damage::told(
+                &format!("cannot read {}", path.display()),
+                why,
+            ));
+        }
+        let aside = damage::aside(&path);
+        tracing::error!(
+            "{}: cannot be read ({why}), set aside as {}: acknowledged messages may come back",
+            path.display(),
+            aside.display()
+        );
+        self.files.rename(&path, &aside)?;
+        self.found.damage.set_aside.push(aside);
         Ok(())
     }
 
@@ -350,7 +549,7 @@ impl Recovery<'_> {
         file.sync_data()
     }
 
-    fn finish(mut self) -> io::Result<Found> {
+    fn finish(mut self) -> io::Result<Recovered> {
         self.cut()?;
         for (position, change) in self.changes {
             if position > self.stored.applied {

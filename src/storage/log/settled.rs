@@ -10,10 +10,14 @@ use std::path::{Path, PathBuf};
 
 use bytes::BufMut;
 
+use super::format::Bytes;
 use super::segment::Segment;
 use super::{Inner, reclaim};
 use crate::broker::ports::QueueId;
 use crate::storage::files::FileLayer;
+
+/// No notes are longer.
+const BYTES_MAX: u64 = 1 << 30;
 
 /// What the notes are called of what is settled in this segment.
 pub(super) fn path(dir: &Path, number: u32) -> PathBuf {
@@ -97,50 +101,34 @@ pub(super) fn load(
 ) -> io::Result<()> {
     let path = path(dir, number);
     let file = files.open(&path)?;
-    let mut bytes = vec![0; file.len()? as usize];
-    file.read_at(&mut bytes, 0)?;
-    let checks = bytes.len() >= 16
-        && bytes
-            .first_chunk::<4>()
-            .is_some_and(|crc| crc32fast::hash(&bytes[4..]) == u32::from_be_bytes(*crc));
-    if !checks {
+    let mut bytes = vec![0; file.len()?.min(BYTES_MAX) as usize];
+    let n = file.read_at(&mut bytes, 0)?;
+    let mut r = Bytes(&bytes[..n]);
+    if r.u32() != Some(crc32fast::hash(r.0)) {
         tracing::error!(
             "{}: checksum mismatch, ignored: acknowledged messages may come back",
             path.display()
         );
         return Ok(());
     }
-    let u64_at = |at: usize| {
-        bytes
-            .get(at..at + 8)
-            .and_then(|b| b.try_into().ok())
-            .map_or(0, u64::from_be_bytes)
+    // Whatever fits the checksum is looked at; what this segment has not is passed over.
+    let (Some(first_id), Some(n)) = (r.u64(), r.u32()) else {
+        return Ok(());
     };
-    let u32_at = |at: usize| {
-        bytes
-            .get(at..at + 4)
-            .and_then(|b| b.try_into().ok())
-            .map_or(0, u32::from_be_bytes)
-    };
-    let first_id = u64_at(4);
-    let words = u32_at(12) as usize;
-    for word in 0..words {
-        let bits = u64_at(16 + word * 8);
+    for word in 0..u64::from(n) {
+        let Some(bits) = r.u64() else { break };
         for bit in (0..64).filter(|bit| bits & (1 << bit) != 0) {
-            let id = first_id + word as u64 * 64 + bit;
-            if id >= segment.first_id && id < segment.next_id && !segment.is_done(id) {
+            let id = first_id.saturating_add(word * 64 + bit);
+            if (segment.first_id..segment.next_id).contains(&id) {
                 segment.settle_all(id);
             }
         }
     }
-    let mut at = 16 + words * 8;
-    while at + 24 <= bytes.len() {
-        let (queue, first, n) = (QueueId(u64_at(at)), u64_at(at + 8), u64_at(at + 16));
+    while let (Some(queue), Some(first), Some(n)) = (r.u64(), r.u64(), r.u64()) {
         let last = first.saturating_add(n).min(segment.next_id);
         for id in first.max(segment.first_id)..last {
-            segment.settle(queue, id);
+            segment.settle(QueueId(queue), id);
         }
-        at += 24;
     }
     segment.noted = segment.settled;
     Ok(())

@@ -71,11 +71,15 @@ impl Summary {
         mut definition: impl FnMut(Lsn, DefinitionChange),
     ) -> bool {
         if self.len == 0 {
-            self.first_id = header.first_id;
+            (self.first_id, self.next_id) = (header.first_id, header.first_id);
         }
         self.last_frame = header.offset;
         self.len = header.offset + header.size() as u32;
-        self.next_id = (header.first_id + u64::from(header.n_messages)).max(self.next_id);
+        let end_id = header.first_id + u64::from(header.n_messages);
+        if header.first_id < self.next_id || end_id - self.first_id > format::SEGMENT_IDS_MAX {
+            return false; // Ids rise, and a segment has so many at most.
+        }
+        self.next_id = end_id;
         super::segment::note_frame(&mut self.sparse, header.first_id, header.offset);
         self.ended = false;
         self.clean_stop = None;
@@ -131,7 +135,7 @@ impl Summary {
             _ => by_queue.get(&queue).copied(),
         };
         if let Some(range) = known.and_then(|at| self.settled.get_mut(at))
-            && range.last + 1 == first.0
+            && range.last.checked_add(1) == Some(first.0)
         {
             range.last = last.0;
             *at = known.map(|known| (queue, known));

@@ -1,5 +1,6 @@
 //! Tests of the log on a disk that loses power, tears writes and flips bits.
 
+mod damage;
 mod faults;
 mod index;
 mod reading;
@@ -46,6 +47,8 @@ struct FaultyDisk {
     fail: Arc<AtomicBool>,
     /// It can be written, and not read.
     unreadable: Arc<AtomicBool>,
+    /// It does not open these.
+    refused: Arc<Mutex<BTreeSet<PathBuf>>>,
     /// It has no room for a further file.
     full: Arc<AtomicBool>,
     power: Power,
@@ -191,6 +194,9 @@ impl LogFile for FaultyFile {
 impl FileLayer for FaultyDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
         self.faults.meet(Call::Open, path)?;
+        if self.refused.lock().expect("a lock").contains(path) {
+            return Err(rustix::io::Errno::IO.into());
+        }
         self.power.on(|| {
             let mut state = self.state.lock().expect("a lock");
             let image = state.files.entry(path.to_path_buf()).or_default().clone();
@@ -291,11 +297,13 @@ impl FaultyDisk {
 impl FaultyDisk {
     /// The same disk, as if no index had ever been written.
     fn without_indexes(&self) -> FaultyDisk {
+        self.with_those(|path| !has_extension(path, "index"))
+    }
+
+    /// Another disk with some of the files.
+    fn with_those(&self, wanted: impl Fn(&Path) -> bool) -> FaultyDisk {
         let state = self.state.lock().expect("a lock");
-        let kept = state
-            .files
-            .iter()
-            .filter(|(path, _)| !has_extension(path, "index"));
+        let kept = state.files.iter().filter(|(path, _)| wanted(path));
         let files: BTreeMap<_, _> = kept
             .map(|(path, image)| {
                 let image = image.lock().expect("a lock").clone();

@@ -17,8 +17,8 @@ fn filled(dir: &Path, disk: &FaultyDisk) -> (SegmentedLog, Vec<MessageId>) {
     (log, ids)
 }
 
-/// Positions in `bytes` of frames, with first id and number of messages.
-fn frames_of(bytes: &[u8]) -> Vec<(usize, format::FrameHeader)> {
+/// The frames in `bytes`, which are whole, and where they stand.
+pub(super) fn frames_of(bytes: &[u8]) -> Vec<(usize, format::FrameHeader)> {
     let (mut at, mut found) = (0, Vec::new());
     while let Some(header) = format::FrameHeader::read(&bytes[at..])
         && header.len > 0
