@@ -79,16 +79,16 @@ pub struct Perf {
     #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2F")]
     pub uri: String,
     /// Producers, each with a connection
-    #[arg(short = 'x', long, default_value_t = 1)]
+    #[arg(short = 'x', long, default_value_t = 1, value_parser = workers)]
     pub producers: usize,
     /// Consumers, each with a connection
-    #[arg(short = 'y', long, default_value_t = 1)]
+    #[arg(short = 'y', long, default_value_t = 1, value_parser = workers)]
     pub consumers: usize,
     /// Bytes of a body; at least 8, which say when it was published
-    #[arg(short, long, default_value_t = 16)]
+    #[arg(short, long, default_value_t = 16, value_parser = body_size)]
     pub size: usize,
     /// Wait for confirms, with at most so many messages on their way per producer; 0: no confirms
-    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    #[arg(short, long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     pub confirm: u64,
     /// Acknowledge every N messages; 0: no acknowledgements
     #[arg(short, long, value_name = "N", default_value_t = 0)]
@@ -99,7 +99,7 @@ pub struct Perf {
     /// Messages a second per producer; 0: as many as possible
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     pub rate: u64,
-    /// Seconds; 0: until the messages are through, or for ever
+    /// Seconds; 0: until the messages are through, or it is interrupted (Ctrl-C)
     #[arg(short = 'z', long, value_name = "SECONDS", default_value_t = 0)]
     pub time: u64,
     /// Stop each producer after so many messages; 0: never
@@ -111,7 +111,7 @@ pub struct Perf {
     /// Persistent messages
     #[arg(short = 'f', long)]
     pub persistent: bool,
-    /// The queue; declared, and deleted at the end
+    /// The queue; declared, and deleted at the end, unless it was there before
     #[arg(short = 'u', long, default_value = "perf-test")]
     pub queue: String,
     /// So many queues, named after it, shared out among producers and consumers
@@ -135,4 +135,19 @@ pub struct Perf {
     /// Tell no progress
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// A number of connections of `leveret perf`: each has a thread.
+fn workers(text: &str) -> Result<usize, String> {
+    number_to(text, 10_000)
+}
+
+/// The size of a body.
+fn body_size(text: &str) -> Result<usize, String> {
+    number_to(text, 512 << 20)
+}
+
+fn number_to(text: &str, max: usize) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| *n <= max);
+    number.ok_or_else(|| format!("is no number from 0 to {max}"))
 }

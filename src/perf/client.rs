@@ -173,6 +173,17 @@ impl Client {
         self.answer(wanted)
     }
 
+    /// Opens channel 1 again: the broker has closed it, saying what it has against a method.
+    ///
+    /// # Errors
+    /// The socket's, or what the broker says against it.
+    pub fn open_again(&mut self) -> io::Result<()> {
+        encode::method(&mut self.output, 1, &channel::CloseOk);
+        self.call(&channel::Open, |m| {
+            matches!(m, Method::ChannelOpenOk(_)).then_some(())
+        })
+    }
+
     fn answer<T>(&mut self, mut wanted: impl FnMut(&Method<'_>) -> Option<T>) -> io::Result<T> {
         self.flush()?;
         loop {
@@ -232,9 +243,9 @@ impl Client {
             .map_err(|e| io::Error::other(format!("{e:?}")))?
         {
             Parsed::Frame { frame, size } => {
-                each(&frame, &mut self.output)?;
+                let done = each(&frame, &mut self.output);
                 self.input.advance(size);
-                Ok(true)
+                done.map(|()| true)
             }
             Parsed::Incomplete { .. } => Ok(false),
         }

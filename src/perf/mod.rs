@@ -5,6 +5,7 @@
 
 mod client;
 mod load;
+mod signals;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,33 +98,67 @@ struct Crew {
     ending: Arc<AtomicBool>,
 }
 
-/// Runs the load to its end, telling progress on standard error and the report on standard output.
+/// Runs the load to its end, telling progress on standard error and the report on standard output. Queues
+/// that were not there before are deleted, however it ends.
 ///
 /// # Errors
 /// No connection, or what the broker says against it.
 pub fn run(options: &Perf) -> io::Result<()> {
     let address = Address::parse(&options.uri).map_err(io::Error::other)?;
-    let queues = queues(options);
-    let mut setup = Client::connect(&address)?;
-    for name in &queues {
-        declare(&mut setup, options, name)?;
-    }
-    let mut crew = Crew::start(options, &address, &queues)?;
-    let report = crew.watch(options);
-    crew.end();
-    let result = crew
-        .error
-        .lock()
-        .expect("a panic aborts the process")
-        .take();
-    if !options.keep {
-        for name in &queues {
-            delete(&mut setup, name)?;
+    let shared = Arc::new(Shared::new());
+    signals::heed(&shared)?;
+    let mut made = Vec::new();
+    let result = measure(options, &address, &shared, &mut made);
+    if !options.keep && !made.is_empty() {
+        let mut client = Client::connect(&address)?;
+        for name in &made {
+            delete(&mut client, name)?;
         }
     }
-    match result {
+    tell(&result?, options)
+}
+
+/// Declares the queues and loads them. `made` are those that were not there.
+fn measure(
+    options: &Perf,
+    address: &Address,
+    shared: &Arc<Shared>,
+    made: &mut Vec<String>,
+) -> io::Result<Report> {
+    let queues = queues(options);
+    let mut setup = Client::connect(address)?;
+    for name in &queues {
+        if exists(&mut setup, name)? {
+            say(
+                options,
+                &format!("queue '{name}' is there, and will not be deleted"),
+            );
+        } else {
+            declare(&mut setup, options, name)?;
+            made.push(name.clone());
+        }
+        bind(&mut setup, options, name)?;
+    }
+    if options.time == 0 && options.pmessages == 0 && options.cmessages == 0 {
+        say(
+            options,
+            "this goes on until it is interrupted (Ctrl-C); see -z, -C, -D",
+        );
+    }
+    let mut crew = Crew::start(options, address, &queues, shared.clone())?;
+    let report = crew.watch(options);
+    crew.end();
+    let error = crew.error.lock();
+    match error.expect("a panic aborts the process").take() {
         Some(error) => Err(error),
-        None => tell(&report, options),
+        None => Ok(report),
+    }
+}
+
+fn say(options: &Perf, text: &str) {
+    if !options.quiet {
+        // Nobody may listen.
+        let _ = writeln!(io::stderr(), "{text}");
     }
 }
 
@@ -131,6 +166,30 @@ fn queues(options: &Perf) -> Vec<String> {
     match options.queues {
         1 => vec![options.queue.clone()],
         n => (1..=n).map(|n| format!("{}-{n}", options.queue)).collect(),
+    }
+}
+
+/// Whether there is a queue of this name: then it is somebody's.
+fn exists(client: &mut Client, name: &str) -> io::Result<bool> {
+    let look = queue::Declare {
+        queue: name,
+        passive: true,
+        durable: false,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+        arguments: TableRef::unchecked(&[]),
+    };
+    let found = client.call(&look, |m| {
+        matches!(m, Method::QueueDeclareOk(_)).then_some(())
+    });
+    match found {
+        Ok(()) => Ok(true),
+        Err(e) if e.to_string().starts_with("NOT_FOUND") => {
+            client.open_again()?;
+            Ok(false)
+        }
+        Err(e) => Err(e),
     }
 }
 
@@ -149,7 +208,10 @@ fn declare(client: &mut Client, options: &Perf, name: &str) -> io::Result<()> {
     };
     client.call(&declare, |m| {
         matches!(m, Method::QueueDeclareOk(_)).then_some(())
-    })?;
+    })
+}
+
+fn bind(client: &mut Client, options: &Perf, name: &str) -> io::Result<()> {
     if options.exchange.is_empty() {
         return Ok(());
     }
@@ -176,8 +238,12 @@ fn delete(client: &mut Client, name: &str) -> io::Result<()> {
 }
 
 impl Crew {
-    fn start(options: &Perf, address: &Address, queues: &[String]) -> io::Result<Crew> {
-        let shared = Arc::new(Shared::new());
+    fn start(
+        options: &Perf,
+        address: &Address,
+        queues: &[String],
+        shared: Arc<Shared>,
+    ) -> io::Result<Crew> {
         let mut crew = Crew {
             shared,
             producers: Vec::new(),
@@ -255,6 +321,7 @@ impl Crew {
         let began = Instant::now();
         let limit = (options.time > 0).then(|| Duration::from_secs(options.time));
         let (mut told_at, mut told, mut moved_at, mut last) = (began, (0, 0), began, 0);
+        let mut waited = false;
         loop {
             shared.rest(LOOK);
             let now = Instant::now();
@@ -285,17 +352,29 @@ impl Crew {
             if self.failed() {
                 break;
             }
+            let still = now - moved_at >= DRAIN;
+            // An alarm can hold a producer for as long as it likes.
+            if shared.is_enough() && still {
+                waited = true;
+                break;
+            }
             if self.producers.iter().all(JoinHandle::is_finished) {
                 let waits = (options.consumers > 0 && consumed < published)
                     || (options.confirm > 0 && settled < published);
                 let stopped = shared.is_enough() && options.producers == 0;
                 let counts = options.producers > 0 || stopped;
-                if counts && (!waits || now - moved_at >= DRAIN) {
+                if counts && (!waits || still) {
+                    waited = waits;
                     break;
                 }
             }
         }
-        self.report(began.elapsed())
+        // What was waited for in vain is nobody's rate.
+        let elapsed = match waited {
+            true => moved_at - began,
+            false => began.elapsed(),
+        };
+        self.report(elapsed.max(LOOK))
     }
 
     fn report(&self, elapsed: Duration) -> Report {
