@@ -75,8 +75,8 @@ fn append(c: &mut Criterion) {
             .expect("an empty folder");
         log.recover(&|_| true, &mut |_| {});
         let parts = Parts {
-            exchange: "",
-            routing_key: "q",
+            exchange: "".into(),
+            routing_key: "q".into(),
             properties: &[0x10, 0, 2],
             flags: FLAG_PERSISTENT,
         };

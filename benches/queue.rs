@@ -47,8 +47,8 @@ fn queue(memory: &Memory, max_priority: Option<u8>) -> Arc<Queue> {
 
 fn message(memory: &Memory) -> Message {
     let parts = Parts {
-        exchange: "",
-        routing_key: "q",
+        exchange: "".into(),
+        routing_key: "q".into(),
         properties: &[0x10, 0, 2],
         flags: FLAG_PERSISTENT,
     };

@@ -95,14 +95,14 @@ fn remembered(c: &mut Criterion) {
     let mut cache = RouteCache::default();
     group.bench_function("default exchange, same queue", |b| {
         b.iter(|| {
-            let found = cache.route(&v, "", black_box("orders.created"), none);
+            let found = cache.route(&v, "", black_box(b"orders.created"), none);
             found.map(|f| f.queues.len())
         });
     });
     bind(&v, "amq.topic", &q, "orders.*");
     group.bench_function("topic exchange, same key", |b| {
         b.iter(|| {
-            let found = cache.route(&v, "amq.topic", black_box("orders.created"), none);
+            let found = cache.route(&v, "amq.topic", black_box(b"orders.created"), none);
             found.map(|f| f.queues.len())
         });
     });
@@ -113,7 +113,7 @@ fn remembered(c: &mut Criterion) {
             for key in &keys {
                 black_box(
                     cache
-                        .route(&v, "amq.topic", key, none)
+                        .route(&v, "amq.topic", key.as_bytes(), none)
                         .map(|f| f.queues.len()),
                 )
                 .ok();
@@ -125,7 +125,12 @@ fn remembered(c: &mut Criterion) {
     group.bench_function("default exchange, 100 queues in turn", |b| {
         b.iter(|| {
             for name in &names {
-                black_box(cache.route(&v, "", name, none).map(|f| f.queues.len())).ok();
+                black_box(
+                    cache
+                        .route(&v, "", name.as_bytes(), none)
+                        .map(|f| f.queues.len()),
+                )
+                .ok();
             }
         });
     });
@@ -145,7 +150,7 @@ fn found(c: &mut Criterion) {
     group.bench_function("topic exchange, a new key each time", |b| {
         b.iter(|| {
             n += 1;
-            let found = cache.route(&v, "amq.topic", &n.to_string(), none);
+            let found = cache.route(&v, "amq.topic", n.to_string().as_bytes(), none);
             found.map(|f| f.queues.len())
         });
     });
@@ -164,7 +169,7 @@ fn found(c: &mut Criterion) {
     group.bench_function("trie of 10,000 patterns", |b| {
         b.iter(|| {
             out.clear();
-            topic.route(&[black_box("region.77.orders")], none, &mut out);
+            topic.route(&[black_box(b"region.77.orders".as_slice())], none, &mut out);
             out.len()
         });
     });
@@ -177,7 +182,7 @@ fn found(c: &mut Criterion) {
     group.bench_function("hostile patterns and key", |b| {
         b.iter(|| {
             out.clear();
-            hostile.route(&[black_box(&key)], none, &mut out);
+            hostile.route(&[black_box(key.as_bytes())], none, &mut out);
             out.len()
         });
     });
@@ -201,7 +206,7 @@ fn found(c: &mut Criterion) {
     group.bench_function("1,000 bindings by headers", |b| {
         b.iter(|| {
             out.clear();
-            headers.route(&[""], have, &mut out);
+            headers.route(&[b""], have, &mut out);
             out.len()
         });
     });

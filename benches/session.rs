@@ -74,8 +74,8 @@ impl Peer {
 fn publishes(exchange: &str, size: usize) -> BytesMut {
     let mut out = BytesMut::new();
     let publish = basic::Publish {
-        exchange,
-        routing_key: "q0",
+        exchange: exchange.into(),
+        routing_key: "q0".into(),
         mandatory: false,
         immediate: false,
     };
@@ -282,8 +282,8 @@ fn codec(c: &mut Criterion) {
                         consumer_tag: "c",
                         delivery_tag,
                         redelivered: false,
-                        exchange: "",
-                        routing_key: "q0",
+                        exchange: "".into(),
+                        routing_key: "q0".into(),
                     };
                     let content = Content {
                         properties: &[0x10, 0, 1],

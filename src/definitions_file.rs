@@ -314,7 +314,7 @@ fn is_empty_list(v: &Value) -> bool {
 fn table(arguments: &Arguments) -> FieldTable {
     let mut t = FieldTable::new();
     for (name, v) in arguments {
-        t.insert(name, value(v));
+        t.insert(name.as_str(), value(v));
     }
     t
 }

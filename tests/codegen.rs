@@ -67,6 +67,7 @@ fn rust_type(domain: &str) -> &'static str {
         "long" => "u32",
         "longlong" => "u64",
         "shortstr" => "&'a str",
+        "shortbytes" => "ShortBytes<'a>",
         "longstr" => "&'a [u8]",
         "table" => "TableRef<'a>",
         other => panic!("no such domain: {other}"),
@@ -75,7 +76,7 @@ fn rust_type(domain: &str) -> &'static str {
 
 fn borrows(m: &Method) -> bool {
     let mut used = m.fields.iter().filter(|(f, _)| !f.starts_with('_'));
-    used.any(|(_, d)| matches!(d.as_str(), "shortstr" | "longstr" | "table"))
+    used.any(|(_, d)| matches!(d.as_str(), "shortstr" | "shortbytes" | "longstr" | "table"))
 }
 
 /// Fields in wire order, runs of bits joined.
@@ -104,6 +105,12 @@ fn render_class(class: &Class) -> String {
     s += "use bytes::BytesMut;\n\n";
     if tables {
         s += "use super::super::field_table::TableRef;\n";
+    }
+    if methods
+        .iter()
+        .any(|m| m.fields.iter().any(|(_, d)| d == "shortbytes"))
+    {
+        s += "use super::super::short::ShortBytes;\n";
     }
     let writer = if methods.iter().any(|m| !m.fields.is_empty()) {
         ", Writer"
@@ -176,6 +183,7 @@ fn render_class(class: &Class) -> String {
                 let (f, d) = &run[0];
                 let read = match d.as_str() {
                     "shortstr" => "short_str",
+                    "shortbytes" => "short_bytes",
                     "longstr" => "long_str",
                     other => other,
                 };
@@ -242,13 +250,14 @@ fn render_class(class: &Class) -> String {
                     };
                     writeln!(body, "w.{d}({value});").unwrap();
                 }
-                "shortstr" => {
+                "shortstr" | "shortbytes" => {
                     fixed += 1;
                     if reserved {
                         writeln!(body, "w.octet(0);").unwrap();
                     } else {
                         write!(sum, " + self.{f}.len()").unwrap();
-                        writeln!(body, "w.short_str(self.{f});").unwrap();
+                        let write = d.replace("short", "short_");
+                        writeln!(body, "w.{write}(self.{f});").unwrap();
                     }
                 }
                 "longstr" => {

@@ -66,8 +66,8 @@ fn works(c: &mut Client) {
 fn publish(exchange: &str) -> Vec<u8> {
     let mut out = bytes::BytesMut::new();
     let publish = basic::Publish {
-        exchange,
-        routing_key: "witness",
+        exchange: exchange.into(),
+        routing_key: "witness".into(),
         mandatory: false,
         immediate: false,
     };

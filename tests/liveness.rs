@@ -175,8 +175,8 @@ fn returns_to_a_client_that_never_reads_are_bounded() {
     c.socket.set_write_timeout(Some(PATIENCE)).unwrap();
     let before = broker.resident();
     let publish = basic::Publish {
-        exchange: "",
-        routing_key: "nobody",
+        exchange: "".into(),
+        routing_key: "nobody".into(),
         mandatory: true,
         immediate: false,
     };
@@ -205,8 +205,8 @@ fn both_sides_may_close_at_once() {
     let mut c = Client::connect(broker.address).unwrap();
     // An error that makes the broker close, and a close of our own behind it.
     let bad = basic::Publish {
-        exchange: "",
-        routing_key: "",
+        exchange: "".into(),
+        routing_key: "".into(),
         mandatory: false,
         immediate: true,
     };

@@ -61,8 +61,8 @@ impl Peer {
     /// A publish up to its content header.
     fn begin(&mut self, channel: u16, key: &str, properties: &[u8], body_size: u64) -> &mut Peer {
         let publish = basic::Publish {
-            exchange: "",
-            routing_key: key,
+            exchange: "".into(),
+            routing_key: key.into(),
             mandatory: false,
             immediate: false,
         };

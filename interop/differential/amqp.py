@@ -362,7 +362,7 @@ def shown(value) -> str:
         case "V":
             return "void"
         case "F":
-            return "{" + ", ".join(f"{key}={shown(value[key])}" for key in sorted(value)) + "}"
+            return "{" + ", ".join(f"{key}={shown(value[key])}" for key in sorted(value, key=octets)) + "}"
         case "A":
             return "[" + ", ".join(map(shown, value)) + "]"
         case "T":

@@ -7,6 +7,7 @@
 use crate::broker::memory::{Charge, Memory, Use};
 use crate::broker::message::Parts;
 use crate::protocol::methods::basic;
+use crate::protocol::short::ShortBuf;
 
 /// Room that is made for a body when its first frame has come, and is not all of it. A larger one gets
 /// more as it arrives, never much more than has. A body of 1 MiB fits, with what stands before it.
@@ -23,8 +24,8 @@ const SCRATCH_BYTES: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
     pub(super) stage: Stage,
-    pub(super) exchange: String,
-    pub(super) routing_key: String,
+    pub(super) exchange: ShortBuf,
+    pub(super) routing_key: ShortBuf,
     pub(super) mandatory: bool,
     pub(super) immediate: bool,
     pub(super) properties: Vec<u8>,
@@ -56,10 +57,8 @@ impl Assembly {
     /// A publish begins.
     pub(super) fn start(&mut self, m: &basic::Publish<'_>) {
         self.stage = Stage::Header;
-        self.exchange.clear();
-        self.exchange.push_str(m.exchange);
-        self.routing_key.clear();
-        self.routing_key.push_str(m.routing_key);
+        self.exchange.set(m.exchange);
+        self.routing_key.set(m.routing_key);
         self.mandatory = m.mandatory;
         self.immediate = m.immediate;
     }
@@ -83,8 +82,8 @@ impl Assembly {
             return;
         }
         let parts = Parts {
-            exchange: &self.exchange,
-            routing_key: &self.routing_key,
+            exchange: self.exchange.as_short(),
+            routing_key: self.routing_key.as_short(),
             properties: &self.properties,
             flags: 0,
         };
@@ -147,8 +146,8 @@ mod tests {
     fn begun(properties: &[u8], body_size: u64) -> Assembly {
         let mut a = Assembly::default();
         a.start(&basic::Publish {
-            exchange: "",
-            routing_key: "e",
+            exchange: "".into(),
+            routing_key: "e".into(),
             mandatory: false,
             immediate: false,
         });

@@ -3,6 +3,7 @@
 use super::errors::Exception;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::reply_code::HardCode;
+use crate::protocol::short::shown;
 use crate::protocol::wire::{Octets, Reader};
 
 /// Mechanisms in RabbitMQ's order, without those that this connection cannot use.
@@ -56,7 +57,8 @@ pub(super) fn amqplain(response: &[u8]) -> Result<Credentials, Exception> {
     if let (Some(user), password @ Some(_)) = (octets("LOGIN"), octets("PASSWORD")) {
         return Ok(Credentials { user, password });
     }
-    let fields: Vec<&str> = table.iter().map(|(name, _)| name).collect();
+    let fields = table.iter().map(|(name, _)| shown(name.as_bytes()));
+    let fields: Vec<_> = fields.collect();
     let text = format!(
         "AMQPLAIN auth info [{}] is missing LOGIN or PASSWORD field",
         fields.join(",")

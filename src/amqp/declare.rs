@@ -129,7 +129,7 @@ impl Connection {
         }
         self.allow(Permission::Write, true, &destination)?;
         self.allow(Permission::Read, true, &source)?;
-        self.allow_topic(Permission::Read, &source, routing_key)?;
+        self.allow_topic(Permission::Read, &source, routing_key.as_bytes())?;
         let found = vhost
             .lookup_exchange(&source)
             .and_then(|_| vhost.lookup_exchange(&destination));
@@ -162,7 +162,7 @@ impl Connection {
         let source = vhost.exchange(spec.source).filter(|_| new);
         for message in source.map(|s| s.recent()).unwrap_or_default() {
             let raw = PropertiesRef::unchecked(message.properties());
-            let found = route_to(vhost, spec.destination, message.routing_key(), raw);
+            let found = route_to(vhost, spec.destination, &message.routing_key(), raw);
             detour::send_again(&mut self.batch, &message, &found, self.now);
         }
         Ok(lsn)
@@ -307,7 +307,7 @@ impl Connection {
         };
         self.allow(Permission::Write, false, &name)?;
         self.allow(Permission::Read, true, &exchange)?;
-        self.allow_topic(Permission::Read, &exchange, routing_key)?;
+        self.allow_topic(Permission::Read, &exchange, routing_key.as_bytes())?;
         if !add {
             // What is not bound is not looked at closer, not even whose queue it is.
             let Some(queue) = vhost.queue(&name) else {

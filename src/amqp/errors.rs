@@ -10,6 +10,7 @@ use crate::broker::vhost::TopologyError;
 use crate::protocol::field_table::FieldValue;
 use crate::protocol::frame::FrameError;
 use crate::protocol::reply_code::{HardCode, SoftCode};
+use crate::protocol::short::{self, ShortBytes};
 use crate::protocol::wire::DecodeError;
 
 /// Why a channel or a connection is closed.
@@ -62,7 +63,7 @@ pub fn exchange_name(name: &str, vhost: &str) -> String {
 /// A value as RabbitMQ prints it between quotes: text as it is, the rest as Erlang writes it.
 fn shown(value: &FieldValue) -> String {
     match value {
-        FieldValue::LongStr(v) | FieldValue::Bytes(v) => String::from_utf8_lossy(v).into_owned(),
+        FieldValue::LongStr(v) | FieldValue::Bytes(v) => short::shown(v).into_owned(),
         other => term(other),
     }
 }
@@ -87,13 +88,8 @@ fn term(value: &FieldValue) -> String {
             )
         }
         FieldValue::Table(t) => {
-            let field = |(name, v): (&str, &FieldValue)| {
-                format!(
-                    "{{{},{},{}}}",
-                    binary(name.as_bytes()),
-                    v.type_name(),
-                    term(v)
-                )
+            let field = |(name, v): (ShortBytes<'_>, &FieldValue)| {
+                format!("{{{},{},{}}}", binary(&name), v.type_name(), term(v))
             };
             list(t.iter().map(field).collect())
         }
@@ -110,36 +106,35 @@ fn float(v: f64) -> String {
     }
 }
 
-/// A binary: as text if it is printable, else its octets.
+/// A binary: as text if it is printable, in UTF-8 or else in Latin-1, else its octets.
 fn binary(v: &[u8]) -> String {
     if v.is_empty() {
         return "<<>>".into();
     }
-    match std::str::from_utf8(v) {
-        Ok(text)
-            if !text
-                .chars()
-                .any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) =>
-        {
-            let utf8 = if text.is_ascii() { "" } else { "/utf8" };
-            let mut escaped = String::new();
-            for c in text.chars() {
-                match c {
-                    '"' => escaped.push_str("\\\""),
-                    '\\' => escaped.push_str("\\\\"),
-                    '\n' => escaped.push_str("\\n"),
-                    '\r' => escaped.push_str("\\r"),
-                    '\t' => escaped.push_str("\\t"),
-                    c => escaped.push(c),
-                }
-            }
-            format!("<<\"{escaped}\"{utf8}>>")
-        }
-        _ => {
-            let octets: Vec<String> = v.iter().map(u8::to_string).collect();
-            format!("<<{}>>", octets.join(","))
+    let text = short::shown(v);
+    if text
+        .chars()
+        .any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+    {
+        let octets: Vec<String> = v.iter().map(u8::to_string).collect();
+        return format!("<<{}>>", octets.join(","));
+    }
+    let utf8 = match std::str::from_utf8(v) {
+        Ok(text) if !text.is_ascii() => "/utf8",
+        _ => "",
+    };
+    let mut escaped = String::new();
+    for c in text.chars() {
+        match c {
+            '"' => escaped.push_str("\\\""),
+            '\\' => escaped.push_str("\\\\"),
+            '\n' => escaped.push_str("\\n"),
+            '\r' => escaped.push_str("\\r"),
+            '\t' => escaped.push_str("\\t"),
+            c => escaped.push(c),
         }
     }
+    format!("<<\"{escaped}\"{utf8}>>")
 }
 
 fn inequivalent(e: &Inequivalent, resource: &str) -> Exception {
@@ -340,7 +335,7 @@ pub fn topology(e: &TopologyError, vhost: &str) -> Exception {
             PRECONDITION_FAILED,
             format!(
                 "Invalid x-match field value {}; expected all, any, all-with-x, or any-with-x",
-                binary(v.as_bytes())
+                binary(v)
             ),
         ),
         TopologyError::Match(MatchArgumentError::Type(v)) => soft(
@@ -420,14 +415,15 @@ pub fn refused(what: Permission, exchange: bool, name: &str, vhost: &str, user: 
 /// A routing key on a topic exchange.
 pub fn refused_topic(
     what: Permission,
-    routing_key: &str,
+    routing_key: &[u8],
     exchange: &str,
     vhost: &str,
     user: &str,
 ) -> Exception {
     let text = format!(
-        "{} access to topic '{routing_key}' in {} refused for user '{user}'",
+        "{} access to topic '{}' in {} refused for user '{user}'",
         what.as_str(),
+        short::shown(routing_key),
         exchange_name(exchange, vhost)
     );
     Exception::soft(SoftCode::ACCESS_REFUSED, text)
@@ -521,7 +517,7 @@ mod tests {
                 format!("invalid type 'signedint' for arg 'alternate-exchange' in {x}"),
             ),
             (
-                E::Match(MatchArgumentError::Value(name("foo"))),
+                E::Match(MatchArgumentError::Value(b"foo".to_vec())),
                 406,
                 name(
                     "Invalid x-match field value <<\"foo\">>; expected all, any, all-with-x, or any-with-x",

@@ -15,6 +15,7 @@ use crate::broker::routing_keys::{RoutingKeys, shown_properties};
 use crate::broker::vhost::Vhost;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::properties::{Properties, PropertiesRef};
+use crate::protocol::short::{ShortBuf, ShortBytes};
 
 /// Where it goes.
 const TRACE_EXCHANGE: &str = "amq.rabbitmq.trace";
@@ -31,7 +32,7 @@ impl Connection {
         vhost: &Vhost,
         number: u16,
         message: &Message,
-        keys: &[&str],
+        keys: &[&[u8]],
         queues: &[Arc<Queue>],
     ) {
         if message.exchange() == TRACE_EXCHANGE {
@@ -40,7 +41,7 @@ impl Connection {
         let names = queues.iter().map(|q| FieldValue::from(&*q.info().name));
         let routed = ("routed_queues", FieldValue::Array(names.collect()));
         let keys = keys.iter().map(|k| FieldValue::from(*k)).collect();
-        let key = format!("publish.{}", message.exchange());
+        let key = [b"publish.", message.exchange().as_bytes()].concat();
         self.trace(vhost, number, &key, message, keys, routed);
     }
 
@@ -62,7 +63,7 @@ impl Connection {
         self.trace(
             vhost,
             number,
-            &format!("deliver.{queue}"),
+            &[b"deliver.", queue.as_bytes()].concat(),
             message,
             keys,
             redelivered,
@@ -91,7 +92,7 @@ impl Connection {
         &mut self,
         vhost: &Vhost,
         number: u16,
-        key: &str,
+        key: &[u8],
         message: &Message,
         routing_keys: Vec<FieldValue>,
         (name, value): (&str, FieldValue),
@@ -118,14 +119,14 @@ impl Connection {
         }
         .encode();
         let parts = Parts {
-            exchange: TRACE_EXCHANGE,
-            routing_key: key,
+            exchange: TRACE_EXCHANGE.into(),
+            routing_key: ShortBytes::cut(key),
             properties: &properties,
             flags: 0,
         };
         let copy = message.with_parts(&parts);
         let raw = PropertiesRef::unchecked(&properties);
-        let found = route_keys(vhost, TRACE_EXCHANGE, &[key], raw).unwrap_or_default();
+        let found = route_keys(vhost, TRACE_EXCHANGE.as_bytes(), &[key], raw).unwrap_or_default();
         if !found.queues.is_empty() {
             self.batch
                 .publish(copy, &found.queues, None, None, self.now);
@@ -136,9 +137,9 @@ impl Connection {
 /// The properties as a table, with the fields that are there.
 fn table(p: &Properties) -> FieldValue {
     let mut t = FieldTable::new();
-    let mut text = |name: &str, value: &Option<String>| {
+    let mut text = |name: &str, value: &Option<ShortBuf>| {
         if let Some(value) = value {
-            t.insert(name, value.as_str());
+            t.insert(name, value.as_short());
         }
     };
     text("content_type", &p.content_type);

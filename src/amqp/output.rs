@@ -202,8 +202,8 @@ mod tests {
     fn message(len: usize, seed: u8) -> Message {
         let body: Vec<u8> = (0..len).map(|i| (i as u8).wrapping_add(seed)).collect();
         let parts = Parts {
-            exchange: "x",
-            routing_key: "k",
+            exchange: "x".into(),
+            routing_key: "k".into(),
             properties: &[0, 0],
             flags: 0,
         };
@@ -216,8 +216,8 @@ mod tests {
             consumer_tag: "c",
             delivery_tag,
             redelivered: false,
-            exchange: "x",
-            routing_key: "k",
+            exchange: "x".into(),
+            routing_key: "k".into(),
         }
     }
 

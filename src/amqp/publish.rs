@@ -14,11 +14,12 @@ use crate::broker::arguments::parse_expiration;
 use crate::broker::detour;
 use crate::broker::message::{FLAG_BCC, FLAG_PERSISTENT, Message, Parts};
 use crate::broker::routing::{RouteError, route_keys};
-use crate::broker::routing_keys::{string_array, stripped_properties};
+use crate::broker::routing_keys::{octets_array, stripped_properties};
 use crate::protocol::frame::{FrameKind, FrameRef};
 use crate::protocol::methods::basic;
 use crate::protocol::properties::{CLASS_BASIC, Properties, PropertiesRef, parse_content_header};
 use crate::protocol::reply_code::{HardCode, SoftCode};
+use crate::protocol::short::shown;
 
 /// No body is larger than this, whatever is configured: lengths are kept in 32 bits, and RabbitMQ
 /// draws the same line.
@@ -141,7 +142,12 @@ impl Connection {
             return Err(Exception::hard(HardCode::NOT_IMPLEMENTED, "immediate=true"));
         }
         self.check_size(a.body_size)?;
-        self.allow(Permission::Write, true, &a.exchange)?;
+        let Some(exchange) = a.exchange.as_short().to_str() else {
+            // No exchange has such a name.
+            return Err(self.no_such_exchange(&a.exchange));
+        };
+        let routing_key = a.routing_key.as_short();
+        self.allow(Permission::Write, true, exchange)?;
         let properties = PropertiesRef::unchecked(&a.properties);
         let mut flags = 0;
         if properties.is_persistent() {
@@ -154,17 +160,17 @@ impl Connection {
         if special {
             let (vhost, _, ch) = self.channel_in_vhost(number)?;
             ch.routes
-                .route(vhost, &a.exchange, &a.routing_key, properties)
-                .map_err(|e| route_error(&e, a, &vhost.name))?;
+                .route(vhost, exchange, &routing_key, properties)
+                .map_err(|e| route_error(&e, exchange, &vhost.name))?;
         }
         let closer = if special {
             Some(self.look_closer(number, properties)?)
         } else {
             None
         };
-        self.allow_topic(Permission::Write, &a.exchange, &a.routing_key)?;
+        self.allow_topic(Permission::Write, exchange, &routing_key)?;
         for key in closer.iter().flat_map(|c| &c.keys) {
-            self.allow_topic(Permission::Write, &a.exchange, key)?;
+            self.allow_topic(Permission::Write, exchange, key)?;
         }
         flags |= closer.as_ref().map_or(0, |c| c.flags);
         let raw = closer
@@ -172,8 +178,8 @@ impl Connection {
             .and_then(|c| c.rewritten.as_deref())
             .unwrap_or(&a.properties);
         let parts = Parts {
-            exchange: &a.exchange,
-            routing_key: &a.routing_key,
+            exchange: a.exchange.as_short(),
+            routing_key,
             properties: raw,
             flags,
         };
@@ -193,9 +199,9 @@ impl Connection {
             .map_or((None, None), |c| (c.expiration, c.priority));
 
         let copies = closer.map(|c| c.keys).unwrap_or_default();
-        let keys = || -> Vec<&str> {
-            let copies = copies.iter().map(String::as_str);
-            std::iter::once(a.routing_key.as_str())
+        let keys = || -> Vec<&[u8]> {
+            let copies = copies.iter().map(Vec::as_slice);
+            std::iter::once(routing_key.as_bytes())
                 .chain(copies)
                 .collect()
         };
@@ -210,8 +216,10 @@ impl Connection {
                 Some(found) => found,
                 None => {
                     let routes = &mut self.channel_mut(number)?.routes;
-                    let found = routes.route(&vhost, &a.exchange, &a.routing_key, properties);
-                    found.map_err(|e| route_error(&e, a, &vhost.name))?.clone()
+                    let found = routes.route(&vhost, exchange, &routing_key, properties);
+                    found
+                        .map_err(|e| route_error(&e, exchange, &vhost.name))?
+                        .clone()
                 }
             };
             self.trace_publish(&vhost, number, &message, &keys(), &found.queues);
@@ -222,13 +230,13 @@ impl Connection {
             Some(found) => found,
             None => ch
                 .routes
-                .route(vhost, &a.exchange, &a.routing_key, properties)
-                .map_err(|e| route_error(&e, a, &vhost.name))?,
+                .route(vhost, exchange, &routing_key, properties)
+                .map_err(|e| route_error(&e, exchange, &vhost.name))?,
         };
         if found.guarded || ch.tx.is_some() {
             let once = || Once {
-                exchange: a.exchange.clone(),
-                keys: keys().into_iter().map(str::to_string).collect(),
+                exchange: exchange.to_string(),
+                keys: keys().into_iter().map(<[u8]>::to_vec).collect(),
             };
             let publish = TxPublish {
                 message,
@@ -256,6 +264,11 @@ impl Connection {
             Some(message) => self.unroutable(number, mandatory, message),
             None => self.counted.routed += 1,
         }
+    }
+
+    fn no_such_exchange(&self, name: &[u8]) -> Exception {
+        let vhost = self.vhost.as_ref().map_or("", |v| &v.name);
+        Exception::no_exchange(&shown(name), vhost)
     }
 
     fn check_size(&self, size: u64) -> Result<(), Exception> {
@@ -302,17 +315,18 @@ impl Connection {
             priority: properties.priority(),
             ..Closer::default()
         };
-        if properties.reply_to() == Some(REPLY_TO) {
+        if properties.reply_to().is_some_and(|to| to == REPLY_TO) {
             let ch = self.channel_mut(number)?;
             let Some((_, name)) = &ch.reply_consumer else {
                 let text = "fast reply consumer does not exist";
                 return Err(Exception::soft(SoftCode::PRECONDITION_FAILED, text));
             };
             let mut owned = Properties::from(properties);
-            owned.reply_to = Some(name.clone());
+            owned.reply_to = Some(name.as_str().into());
             closer.rewritten = Some(owned.encode());
         }
         if let Some(text) = properties.expiration() {
+            let text = &*shown(text.as_bytes());
             closer.expiration =
                 Some(parse_expiration(text).map_err(|e| errors::expiration(&e, text))?);
         }
@@ -323,7 +337,7 @@ impl Connection {
                 match headers.get(name) {
                     None => {}
                     Some(FieldValue::Array(_)) => {
-                        closer.keys.extend(string_array(Some(&headers), name))
+                        closer.keys.extend(octets_array(Some(&headers), name))
                     }
                     Some(other) => {
                         let text = format!(
@@ -339,7 +353,7 @@ impl Connection {
             }
         }
         if let Some(user) = properties.user_id()
-            && user != self.peer.user
+            && *user != *self.peer.user.as_bytes()
         {
             let impersonator = self
                 .broker
@@ -348,7 +362,8 @@ impl Connection {
                 .is_some_and(|u| u.tags.iter().any(|t| t == "impersonator"));
             if !impersonator {
                 let text = format!(
-                    "user_id property set to '{user}' but authenticated user was '{}'",
+                    "user_id property set to '{}' but authenticated user was '{}'",
+                    shown(&user),
                     self.peer.user
                 );
                 return Err(Exception::soft(SoftCode::PRECONDITION_FAILED, text));
@@ -364,7 +379,7 @@ struct Closer {
     expiration: Option<u64>,
     priority: Option<u8>,
     /// Further routing keys: CC and BCC.
-    keys: Vec<String>,
+    keys: Vec<Vec<u8>>,
     /// Flags of the message.
     flags: u8,
     /// Properties to deliver instead of the original ones.
@@ -383,14 +398,14 @@ pub(super) fn expected(stage: Stage) -> Exception {
     Exception::hard(HardCode::UNEXPECTED_FRAME, text)
 }
 
-fn route_error(e: &RouteError, a: &Assembly, vhost: &str) -> Exception {
+fn route_error(e: &RouteError, exchange: &str, vhost: &str) -> Exception {
     match e {
-        RouteError::NoExchange => Exception::no_exchange(&a.exchange, vhost),
+        RouteError::NoExchange => Exception::no_exchange(exchange, vhost),
         RouteError::Internal => Exception::soft(
             SoftCode::ACCESS_REFUSED,
             format!(
                 "cannot publish to internal {}",
-                errors::exchange_name(&a.exchange, vhost)
+                errors::exchange_name(exchange, vhost)
             ),
         ),
     }

@@ -14,7 +14,7 @@ use crate::protocol::properties::PropertiesRef;
 /// Where a publish was sent: it is routed again when it has the turn.
 pub(super) struct Once {
     pub(super) exchange: String,
-    pub(super) keys: Vec<String>,
+    pub(super) keys: Vec<Vec<u8>>,
 }
 
 impl Connection {
@@ -75,7 +75,7 @@ impl Connection {
         let vhost = self.the_vhost()?;
         let properties = PropertiesRef::unchecked(message.properties());
         let admission = Admission::of(properties, self.now);
-        let keys: Vec<&str> = once.keys.iter().map(String::as_str).collect();
+        let keys: Vec<&[u8]> = once.keys.iter().map(Vec::as_slice).collect();
         let looked = route_once(&vhost, &once.exchange, &keys, admission, properties);
         if looked.0.duplicate {
             self.batch.wait_behind_all();

@@ -1,13 +1,13 @@
 //! Users and what they may do.
 //!
 //! Permissions are three regular expressions per user and vhost. They are searched, not anchored,
-//! as in RabbitMQ; an empty one matches only the empty name.
+//! as in RabbitMQ, and match octets: `\w` and `\d` are ASCII. An empty one matches only the empty name.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use regex::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 
 /// A user. The password hash is opaque here.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,12 +61,36 @@ struct Pattern {
 
 impl Pattern {
     fn new(text: &str) -> Result<Pattern, regex::Error> {
-        let regex = Regex::new(if text.is_empty() { "^$" } else { text })?;
+        let text = if text.is_empty() { "^$" } else { text };
+        let regex = RegexBuilder::new(&by_octets(text)).unicode(false).build();
+        // What makes sense for characters only (`\p{L}`) is taken for what it says.
+        let regex = regex.or_else(|_| Regex::new(text))?;
         Ok(Pattern {
             regex,
             all: matches!(text, ".*" | "^.*$" | "^.*"),
         })
     }
+}
+
+/// The pattern with the octets of its characters: RabbitMQ matches octets, so that `é?` is one octet and a
+/// second one that may be missing.
+fn by_octets(pattern: &str) -> String {
+    let mut out = String::new();
+    let mut escaped = false;
+    for c in pattern.chars() {
+        if c.is_ascii() {
+            out.push(c);
+            escaped = c == '\\' && !escaped;
+            continue;
+        }
+        if std::mem::take(&mut escaped) {
+            out.pop();
+        }
+        for octet in c.encode_utf8(&mut [0; 4]).bytes() {
+            out += &format!("\\x{octet:02x}");
+        }
+    }
+    out
 }
 
 impl Permissions {
@@ -83,7 +107,7 @@ impl Permissions {
     }
 
     /// Whether `what` is allowed on a resource. The default exchange counts as `amq.default`.
-    pub fn allows(&self, what: Permission, name: &str) -> bool {
+    pub fn allows(&self, what: Permission, name: &[u8]) -> bool {
         let pattern = match what {
             Permission::Configure => &self.configure,
             Permission::Write => &self.write,
@@ -100,7 +124,7 @@ pub struct TopicPermissions(HashMap<String, Permissions>);
 
 impl TopicPermissions {
     /// Whether a routing key may be written to an exchange, or read from it by a binding.
-    pub fn allows(&self, what: Permission, exchange: &str, routing_key: &str) -> bool {
+    pub fn allows(&self, what: Permission, exchange: &str, routing_key: &[u8]) -> bool {
         let rule = self.0.get(exchange);
         rule.is_none_or(|p| p.allows(what, routing_key))
     }
@@ -212,11 +236,25 @@ mod tests {
     fn patterns_are_searched_and_the_empty_one_matches_nothing() {
         let p = Permissions::new("^q-", "q", "").expect("valid");
         assert!(
-            p.allows(Permission::Configure, "q-1") && !p.allows(Permission::Configure, "my-q-1")
+            p.allows(Permission::Configure, b"q-1") && !p.allows(Permission::Configure, b"my-q-1")
         );
-        assert!(p.allows(Permission::Write, "my-q-1"));
-        assert!(!p.allows(Permission::Read, "q-1") && p.allows(Permission::Read, ""));
+        assert!(p.allows(Permission::Write, b"my-q-1"));
+        assert!(!p.allows(Permission::Read, b"q-1") && p.allows(Permission::Read, b""));
         assert!(Permissions::new("(", "", "").is_err());
+    }
+
+    #[test]
+    fn patterns_match_octets() {
+        let fits = |pattern: &str, name: &[u8]| {
+            let p = Permissions::new("", pattern, "").expect("valid");
+            p.allows(Permission::Write, name)
+        };
+        assert!(fits("^a.b$", b"a\xffb") && !fits("^a.b$", "aéb".as_bytes()));
+        assert!(fits("^..$", "é".as_bytes()) && fits("^é$", "é".as_bytes()));
+        assert!(fits(r"^\é$", "é".as_bytes()) && fits(r"^\\é$", "\\é".as_bytes()));
+        assert!(fits("^é?$", b"\xc3") && fits("^[é]$", b"\xa9"));
+        assert!(!fits(r"\w", "é".as_bytes()) && !fits(r"\d", "٣".as_bytes()));
+        assert!(fits(r"^\p{L}$", "é".as_bytes()));
     }
 
     #[test]
@@ -227,10 +265,10 @@ mod tests {
         assert!(put("(").is_err());
         put("^{username}\\.").expect("valid");
         let rules = access.topic_permissions("u", "v").expect("just put");
-        assert!(rules.allows(Permission::Write, "x", "u.a"));
-        assert!(!rules.allows(Permission::Write, "x", "a.u.a"));
-        assert!(rules.allows(Permission::Read, "x", "v"));
-        assert!(rules.allows(Permission::Write, "y", "a"));
+        assert!(rules.allows(Permission::Write, "x", b"u.a"));
+        assert!(!rules.allows(Permission::Write, "x", b"a.u.a"));
+        assert!(rules.allows(Permission::Read, "x", b"v"));
+        assert!(rules.allows(Permission::Write, "y", b"a"));
         assert!(access.topic_permissions("u", "w").is_none());
     }
 }

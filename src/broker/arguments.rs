@@ -4,11 +4,11 @@
 //! whether a redeclaration compares it. Arguments that RabbitMQ does not know are accepted and ignored,
 //! as RabbitMQ does; arguments it honours and we do not yet are refused.
 
+use std::borrow::Cow;
+
 use super::deduplication::{DEDUPLICATION_ARGUMENTS, DeduplicationSettings};
 use crate::protocol::field_table::{FieldTable, FieldValue};
-
-/// Octets of a short string: names of queues and exchanges, routing keys.
-pub const SHORT_STRING_MAX: usize = 255;
+use crate::protocol::short::{ShortBytes, shown};
 
 /// The largest time a queue argument takes, in milliseconds: ten years, as in RabbitMQ.
 pub const MILLIS_MAX: i64 = 315_360_000_000;
@@ -29,9 +29,9 @@ pub enum Overflow {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DeadLetterTarget {
     /// Exchange; empty for the default exchange.
-    pub exchange: Box<str>,
+    pub exchange: Box<[u8]>,
     /// Routing key instead of the message's own.
-    pub routing_key: Option<Box<str>>,
+    pub routing_key: Option<Box<[u8]>>,
 }
 
 /// The type of a queue, `x-queue-type`.
@@ -55,7 +55,8 @@ impl QueueType {
 
     /// The type that the arguments ask for.
     fn of(arguments: &FieldTable) -> Result<QueueType, Problem> {
-        match arguments.get("x-queue-type").map(text).transpose()? {
+        let asked = arguments.get("x-queue-type").map(text).transpose()?;
+        match asked.as_deref() {
             // RabbitMQ takes an empty type for the default.
             None | Some("" | "classic") => Ok(QueueType::Classic),
             Some("quorum") => Ok(QueueType::Quorum),
@@ -160,7 +161,7 @@ pub enum Problem {
     UnsupportedQueueVersion(i64),
     InvalidQueueLocator,
     InvalidDlxStrategy,
-    /// Octets of what ends in a short string, which has room for [`SHORT_STRING_MAX`]. RabbitMQ takes
+    /// Octets of what ends in a short string, which has room for [`SHORT_MAX`](crate::protocol::short::SHORT_MAX). RabbitMQ takes
     /// it, and fails when the first message dies.
     TooLong(usize),
     /// A dead-letter exchange that is no string; RabbitMQ words this differently.
@@ -225,7 +226,7 @@ const QUEUE_ARGUMENTS: &[Argument] = &[
     }),
     argument("x-message-ttl", |s, v| set(&mut s.message_ttl, millis(v)?)),
     first_argument("x-dead-letter-exchange", |s, v| {
-        let Some(exchange) = v.as_str() else {
+        let Some(exchange) = v.as_octets() else {
             return Err(Problem::InvalidType(v.type_name()));
         };
         short(exchange)?;
@@ -236,7 +237,8 @@ const QUEUE_ARGUMENTS: &[Argument] = &[
         Ok(())
     }),
     argument("x-dead-letter-routing-key", |s, v| {
-        let key = short(text(v)?)?;
+        let unacceptable = Problem::UnacceptableType(v.type_name());
+        let key = short(v.as_octets().ok_or(unacceptable)?)?;
         match &mut s.dead_letter {
             Some(target) => set(&mut target.routing_key, key.into()),
             None => Err(Problem::RoutingKeyWithoutExchange),
@@ -254,7 +256,7 @@ const QUEUE_ARGUMENTS: &[Argument] = &[
         ),
     }),
     argument("x-overflow", |s, v| {
-        s.overflow = match text(v)? {
+        s.overflow = match &*text(v)? {
             "drop-head" => Overflow::DropHead,
             "reject-publish" => Overflow::RejectPublish,
             "reject-publish-dlx" => Overflow::RejectPublishDlx,
@@ -278,7 +280,7 @@ const QUEUE_ARGUMENTS: &[Argument] = &[
     // Read before all others.
     first_argument("x-queue-type", |_, _| Ok(())),
     // On one node there is one choice; what RabbitMQ takes is taken.
-    argument("x-queue-leader-locator", |_, v| match text(v)? {
+    argument("x-queue-leader-locator", |_, v| match &*text(v)? {
         "client-local" | "balanced" | "random" | "least-leaders" | "min-masters" => Ok(()),
         _ => Err(Problem::InvalidQueueLocator),
     }),
@@ -290,7 +292,7 @@ const QUEUE_ARGUMENTS: &[Argument] = &[
         }
         Ok(())
     }),
-    quorum("x-dead-letter-strategy", |s, v| match text(v)? {
+    quorum("x-dead-letter-strategy", |s, v| match &*text(v)? {
         strategy @ ("at-most-once" | "at-least-once") => {
             s.at_least_once = strategy == "at-least-once";
             Ok(())
@@ -365,15 +367,19 @@ fn retry_millis(v: &FieldValue) -> Option<u64> {
     Some(n.min(MILLIS_MAX as u64))
 }
 
-pub(super) fn text(v: &FieldValue) -> Result<&str, Problem> {
-    v.as_str().ok_or(Problem::UnacceptableType(v.type_name()))
+/// A long string as text: octets that are none are shown as RabbitMQ does.
+pub(super) fn text(v: &FieldValue) -> Result<Cow<'_, str>, Problem> {
+    let octets = v.as_octets();
+    octets
+        .map(shown)
+        .ok_or(Problem::UnacceptableType(v.type_name()))
 }
 
-/// A text that has room in a short string.
-pub(super) fn short(text: &str) -> Result<&str, Problem> {
-    match text.len() {
-        n if n > SHORT_STRING_MAX => Err(Problem::TooLong(n)),
-        _ => Ok(text),
+/// Octets that have room in a short string.
+pub(super) fn short(octets: &[u8]) -> Result<&[u8], Problem> {
+    match ShortBytes::new(octets) {
+        Some(_) => Ok(octets),
+        None => Err(Problem::TooLong(octets.len())),
     }
 }
 
@@ -416,7 +422,7 @@ impl QueueSettings {
     ) -> Result<(), ArgumentError> {
         // RabbitMQ looks at this before the type.
         if let Some(exchange) = arguments.get("x-dead-letter-exchange")
-            && exchange.as_str().is_none()
+            && exchange.as_octets().is_none()
         {
             problem(ArgumentError {
                 argument: "x-dead-letter-exchange",

@@ -14,6 +14,7 @@ use super::routing_keys::{RoutingKeys, shown_properties};
 use super::vhost::Vhost;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::properties::{Properties, PropertiesRef};
+use crate::protocol::short::ShortBytes;
 
 /// Routes a dead message to its queue's dead-letter exchange as part of `batch`, and settles the copy
 /// that died: both become durable together. With the strategy at-least-once, what nobody takes goes back
@@ -64,8 +65,11 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
     );
     let encoded = properties.encode();
     let parts = Parts {
-        exchange: &target.exchange,
-        routing_key: keys[0],
+        // Arguments may be longer than any short string: RabbitMQ takes them, too, and fails to deliver.
+        exchange: ShortBytes::cut(&target.exchange),
+        routing_key: keys
+            .first()
+            .map_or_else(ShortBytes::default, |key| ShortBytes::cut(key)),
         properties: &encoded,
         flags,
     };
@@ -93,7 +97,7 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
 fn release(batch: &mut Batch, vhost: &Vhost, message: &Message, now: u64) {
     let raw = PropertiesRef::unchecked(message.properties());
     let keys = RoutingKeys::of(message);
-    let found = route_keys(vhost, message.exchange(), &keys.all(), raw).unwrap_or_default();
+    let found = route_keys(vhost, &message.exchange(), &keys.all(), raw).unwrap_or_default();
     detour::send_again(batch, message, &found, now);
 }
 
@@ -103,7 +107,7 @@ fn bury(
     message: &Message,
     queue: &str,
     reason: DeathReason,
-    routing_keys: &[String],
+    routing_keys: &[Vec<u8>],
     now: u64,
 ) -> Vec<FieldTable> {
     let mut headers = properties.headers.take().unwrap_or_default();
@@ -136,10 +140,10 @@ fn bury(
         }
         None => {
             let keys = routing_keys.iter();
-            let keys = keys.map(|k| FieldValue::from(k.as_str())).collect();
+            let keys = keys.map(|k| FieldValue::from(k.as_slice())).collect();
             let mut death = FieldTable::new();
             if let Some(expiration) = &properties.expiration {
-                death.insert("original-expiration", expiration.as_str());
+                death.insert("original-expiration", expiration.as_short());
             }
             death.insert("count", 1i64);
             death.insert("reason", reason.as_str());
@@ -165,7 +169,7 @@ fn bury(
         "x-last-death-queue",
         "x-last-death-exchange",
     ];
-    let values = [reason.as_str(), queue, message.exchange()];
+    let values = [reason.as_str().into(), queue.into(), message.exchange()];
     for ((first, last), value) in first.into_iter().zip(last).zip(values) {
         if !message.is_dead_lettered() {
             headers.insert(first, value);

@@ -75,7 +75,7 @@ pub fn send_again(batch: &mut Batch, message: &Message, found: &Found, now: u64)
     // What is no number was refused when it was published.
     let expiration = properties
         .expiration()
-        .and_then(|text| parse_expiration(text).ok());
+        .and_then(|text| parse_expiration(text.to_str()?).ok());
     send(
         batch,
         message.clone(),
@@ -116,7 +116,7 @@ fn waits(message: &Message, exchange: &str) -> Message {
         headers.insert(DELAY_HEADER, -delay);
     }
     let parts = Parts {
-        exchange,
+        exchange: exchange.into(),
         routing_key: message.routing_key(),
         properties: &properties.encode(),
         flags: message.flags(),

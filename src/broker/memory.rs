@@ -369,10 +369,11 @@ impl Drop for Charge {
 mod tests {
     use super::*;
     use crate::broker::message::{Message, Parts};
+    use crate::protocol::short::ShortBytes;
 
     const PARTS: Parts<'_> = Parts {
-        exchange: "",
-        routing_key: "",
+        exchange: ShortBytes::EMPTY,
+        routing_key: ShortBytes::EMPTY,
         properties: &[0, 0],
         flags: 0,
     };

@@ -17,6 +17,7 @@
 use std::sync::Arc;
 
 use super::memory::{Memory, MemoryId, Use};
+use crate::protocol::short::ShortBytes;
 
 /// Bytes that a message costs beside its contents: reference counts, header, allocator slack.
 /// Counted so that a flood of tiny messages has a true price; what a queue needs to point at it is
@@ -62,14 +63,13 @@ impl<B: ?Sized> Drop for Stored<B> {
 #[derive(Clone, Debug)]
 pub struct Message(Arc<Stored<[u8]>>);
 
-/// The parts a [`Message`] is built from. Of names that are too long for a delivery (an argument can be,
-/// see [`short`]) the first 255 octets are kept.
+/// The parts a [`Message`] is built from.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
     /// Exchange it was published to.
-    pub exchange: &'a str,
+    pub exchange: ShortBytes<'a>,
     /// Routing key it was published with.
-    pub routing_key: &'a str,
+    pub routing_key: ShortBytes<'a>,
     /// Raw property flags and list of the content header.
     pub properties: &'a [u8],
     /// Sum of the `FLAG_` constants that hold.
@@ -79,8 +79,8 @@ pub struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn in_order(&self) -> [&'a [u8]; 3] {
         [
-            short(self.exchange).as_bytes(),
-            short(self.routing_key).as_bytes(),
+            self.exchange.as_bytes(),
+            self.routing_key.as_bytes(),
             self.properties,
         ]
     }
@@ -96,16 +96,6 @@ impl<'a> Parts<'a> {
             out.extend_from_slice(part);
         }
     }
-}
-
-/// At most 255 octets of it, whole characters: what fits in a short string. `x-dead-letter-exchange` and
-/// `x-dead-letter-routing-key` are long strings, which RabbitMQ does not limit.
-pub fn short(name: &str) -> &str {
-    let mut end = name.len().min(usize::from(u8::MAX));
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    &name[..end]
 }
 
 /// `delivery_mode` is 2.
@@ -148,8 +138,8 @@ impl Head {
             body_len: u32::try_from(body_len).expect("bodies are below the hard cap of 512 MiB"),
             properties_len: u32::try_from(parts.properties.len())
                 .expect("properties fit in one frame"),
-            exchange_len: short(parts.exchange).len() as u8,
-            routing_key_len: short(parts.routing_key).len() as u8,
+            exchange_len: parts.exchange.len_octet(),
+            routing_key_len: parts.routing_key.len_octet(),
             flags: parts.flags,
             memory,
         }
@@ -248,14 +238,14 @@ impl Message {
     }
 
     /// Exchange the message was published to; empty for the default exchange.
-    pub fn exchange(&self) -> &str {
-        text(&self.contents()[..usize::from(self.0.exchange_len)])
+    pub fn exchange(&self) -> ShortBytes<'_> {
+        ShortBytes::cut(&self.contents()[..usize::from(self.0.exchange_len)])
     }
 
-    /// Routing key the message was published with.
-    pub fn routing_key(&self) -> &str {
+    /// Routing key the message was published with: octets.
+    pub fn routing_key(&self) -> ShortBytes<'_> {
         let from = usize::from(self.0.exchange_len);
-        text(&self.contents()[from..from + usize::from(self.0.routing_key_len)])
+        ShortBytes::cut(&self.contents()[from..from + usize::from(self.0.routing_key_len)])
     }
 
     /// Raw property flags and property list, exactly as the publisher sent them.
@@ -302,20 +292,14 @@ fn put<'a>(room: &'a mut [u8], part: &[u8]) -> &'a mut [u8] {
     after
 }
 
-/// Exchange and key were checked as UTF-8 when the frame was decoded, or come from the log, which
-/// wrote what it was given under a checksum.
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or("")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parts(properties: &[u8]) -> Parts<'_> {
         Parts {
-            exchange: "ex",
-            routing_key: "key",
+            exchange: "ex".into(),
+            routing_key: ShortBytes::cut(b"k\xffy"),
             properties,
             flags: FLAG_PERSISTENT,
         }
@@ -327,28 +311,11 @@ mod tests {
             let body: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let m = Message::uncounted(&parts(&[0x10, 0, 2]), &body);
             assert_eq!(m.exchange(), "ex");
-            assert_eq!(m.routing_key(), "key");
+            assert_eq!(m.routing_key().as_bytes(), b"k\xffy");
             assert_eq!(m.properties(), [0x10, 0, 2]);
             assert_eq!(m.body(), body);
             assert_eq!(m.contents().len(), 8 + len);
             assert!(m.is_persistent());
-        }
-    }
-
-    #[test]
-    fn a_name_that_no_delivery_can_carry_is_cut() {
-        let (exchange, routing_key) = ("e".repeat(256), "é".repeat(200));
-        for body in [&b"body"[..], &[7; 70_000]] {
-            let parts = Parts {
-                exchange: &exchange,
-                routing_key: &routing_key,
-                properties: &[0, 0],
-                flags: 0,
-            };
-            let m = Message::uncounted(&parts, body);
-            assert_eq!(m.exchange(), &exchange[..255]);
-            assert_eq!(m.routing_key(), &routing_key[..254]);
-            assert_eq!(m.body(), body);
         }
     }
 }

@@ -288,7 +288,7 @@ impl Broker {
             if !account.set(limit, *max) {
                 return Err(format!("there is no limit '{limit}'"));
             }
-            t.insert(limit, *max);
+            t.insert(limit.as_str(), *max);
         }
         self.put(DefinitionKind::Parameter, &[component, name], &t)
             .map(drop)

@@ -218,7 +218,10 @@ impl Broker {
                 let account = self.account(&component, &name);
                 let account = account.ok_or_else(|| missing("component"))?;
                 for (limit, max) in fields(value)?.iter() {
-                    account.set(limit, max.as_integer().unwrap_or(-1));
+                    account.set(
+                        limit.to_str().unwrap_or_default(),
+                        max.as_integer().unwrap_or(-1),
+                    );
                 }
             }
             // The first two are read with what they belong to.

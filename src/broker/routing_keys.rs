@@ -9,48 +9,54 @@ use crate::protocol::properties::{Properties, PropertiesRef};
 /// See the module.
 #[derive(Debug, Eq, PartialEq)]
 pub struct RoutingKeys {
-    keys: Vec<String>,
+    keys: Vec<Vec<u8>>,
     n_shown: usize,
 }
 
 impl RoutingKeys {
     /// Those of a message.
     pub fn of(message: &Message) -> RoutingKeys {
-        let mut keys = vec![message.routing_key().to_string()];
+        let mut keys = vec![message.routing_key().to_vec()];
         let flags = message.flags();
         if flags & FLAG_KEYED != 0 {
             return RoutingKeys { keys, n_shown: 1 };
         }
         let headers = PropertiesRef::unchecked(message.properties()).headers();
         let headers = headers.map(|h| h.to_table());
-        keys.extend(string_array(headers.as_ref(), "CC"));
+        keys.extend(octets_array(headers.as_ref(), "CC"));
         let n_shown = keys.len();
         if flags & FLAG_BCC != 0 {
-            keys.extend(string_array(headers.as_ref(), "BCC"));
+            keys.extend(octets_array(headers.as_ref(), "BCC"));
         }
         RoutingKeys { keys, n_shown }
     }
 
     /// All of them.
-    pub fn all(&self) -> Vec<&str> {
-        self.keys.iter().map(String::as_str).collect()
+    pub fn all(&self) -> Vec<&[u8]> {
+        self.keys.iter().map(Vec::as_slice).collect()
     }
 
     /// Those that everybody may see.
-    pub fn shown(&self) -> &[String] {
+    pub fn shown(&self) -> &[Vec<u8>] {
         self.keys.get(..self.n_shown).unwrap_or(&self.keys)
     }
 }
 
 /// The long strings of an array header.
-pub fn string_array(headers: Option<&FieldTable>, name: &str) -> Vec<String> {
+pub fn octets_array(headers: Option<&FieldTable>, name: &str) -> Vec<Vec<u8>> {
     match headers.and_then(|h| h.get(name)) {
-        Some(FieldValue::Array(items)) => items
-            .iter()
-            .filter_map(|v| v.as_str().map(str::to_string))
-            .collect(),
+        Some(FieldValue::Array(items)) => {
+            let octets = items.iter().filter_map(FieldValue::as_octets);
+            octets.map(<[u8]>::to_vec).collect()
+        }
         _ => Vec::new(),
     }
+}
+
+/// Those of them that are UTF-8.
+pub fn string_array(headers: Option<&FieldTable>, name: &str) -> Vec<String> {
+    let octets = octets_array(headers, name).into_iter();
+    octets.filter_map(|o| String::from_utf8(o).ok()).collect()
 }
 
 /// The properties of a message, as far as everybody may see them.

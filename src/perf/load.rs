@@ -155,8 +155,8 @@ pub fn produce(
     }
     .encode();
     let publish = basic::Publish {
-        exchange: &options.exchange,
-        routing_key: options.routing_key.as_deref().unwrap_or(queue),
+        exchange: options.exchange.as_str().into(),
+        routing_key: options.routing_key.as_deref().unwrap_or(queue).into(),
         mandatory: false,
         immediate: false,
     };

@@ -5,6 +5,7 @@ use bytes::{BufMut, BytesMut};
 use super::frame::{FRAME_END, FRAME_HARD_MAX, FRAME_OVERHEAD, FrameKind};
 use super::methods::{EncodeMethod, basic};
 use super::properties::CLASS_BASIC;
+use super::short::ShortBytes;
 
 /// Bodies of at least this many octets are worth handing to the socket as they are, instead of
 /// copying them behind their headers.
@@ -101,9 +102,9 @@ pub struct DeliverHead<'a> {
     /// Delivered before.
     pub redelivered: bool,
     /// Exchange it was published to.
-    pub exchange: &'a str,
+    pub exchange: ShortBytes<'a>,
     /// Routing key it was published with.
-    pub routing_key: &'a str,
+    pub routing_key: ShortBytes<'a>,
 }
 
 /// Appends `basic.deliver`, and reserves for what follows: `more` octets.
@@ -157,8 +158,8 @@ mod tests {
                 consumer_tag: "ct",
                 delivery_tag: 9,
                 redelivered: true,
-                exchange: "x",
-                routing_key: "rk",
+                exchange: "x".into(),
+                routing_key: ShortBytes::cut(b"r\xffk"),
             };
             let mut buf = BytesMut::new();
             deliver(
@@ -185,6 +186,10 @@ mod tests {
             assert_eq!(
                 (d.consumer_tag, d.delivery_tag, d.redelivered),
                 ("ct", 9, true)
+            );
+            assert_eq!(
+                (d.exchange, d.routing_key),
+                (head.exchange, head.routing_key)
             );
             let joined: Vec<u8> = frames[2..]
                 .iter()

@@ -22,6 +22,7 @@ pub mod frame;
 pub mod methods;
 pub mod properties;
 pub mod reply_code;
+pub mod short;
 pub mod wire;
 
 pub use methods::{EncodeMethod, Method, MethodId};

@@ -4,6 +4,7 @@
 //! read only where their meaning matters.
 
 use super::field_table::{self, FieldTable, TableRef};
+use super::short::{ShortBuf, ShortBytes};
 use super::wire::{DecodeError, Malformed, Reader};
 
 /// Class that messages belong to.
@@ -140,8 +141,8 @@ impl<'a> PropertiesRef<'a> {
         Some(r)
     }
 
-    fn text(&self, wanted: u16) -> Option<&'a str> {
-        self.find(wanted)?.short_str().ok()
+    fn text(&self, wanted: u16) -> Option<ShortBytes<'a>> {
+        self.find(wanted)?.short_bytes().ok()
     }
 
     /// 1: transient, 2: persistent.
@@ -160,7 +161,7 @@ impl<'a> PropertiesRef<'a> {
     }
 
     /// Milliseconds, in decimal.
-    pub fn expiration(&self) -> Option<&'a str> {
+    pub fn expiration(&self) -> Option<ShortBytes<'a>> {
         self.text(flag::EXPIRATION)
     }
 
@@ -171,12 +172,12 @@ impl<'a> PropertiesRef<'a> {
     }
 
     /// Where to send an answer.
-    pub fn reply_to(&self) -> Option<&'a str> {
+    pub fn reply_to(&self) -> Option<ShortBytes<'a>> {
         self.text(flag::REPLY_TO)
     }
 
     /// The user who claims to have published it.
-    pub fn user_id(&self) -> Option<&'a str> {
+    pub fn user_id(&self) -> Option<ShortBytes<'a>> {
         self.text(flag::USER_ID)
     }
 
@@ -203,34 +204,34 @@ fn skip(r: &mut Reader<'_>, property: u16) -> Result<(), Malformed> {
         | flag::TYPE
         | flag::USER_ID
         | flag::APP_ID
-        | flag::CLUSTER_ID => r.short_str().map(drop),
+        | flag::CLUSTER_ID => r.short_bytes().map(drop),
         _ => Err(Malformed::Syntax),
     }
 }
 
-/// Properties taken apart, to be changed and put together again.
+/// Properties taken apart, to be changed and put together again. All text is octets.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[allow(missing_docs, reason = "AMQP's own names")]
 pub struct Properties {
-    pub content_type: Option<String>,
-    pub content_encoding: Option<String>,
+    pub content_type: Option<ShortBuf>,
+    pub content_encoding: Option<ShortBuf>,
     pub headers: Option<FieldTable>,
     pub delivery_mode: Option<u8>,
     pub priority: Option<u8>,
-    pub correlation_id: Option<String>,
-    pub reply_to: Option<String>,
-    pub expiration: Option<String>,
-    pub message_id: Option<String>,
+    pub correlation_id: Option<ShortBuf>,
+    pub reply_to: Option<ShortBuf>,
+    pub expiration: Option<ShortBuf>,
+    pub message_id: Option<ShortBuf>,
     pub timestamp: Option<u64>,
-    pub type_: Option<String>,
-    pub user_id: Option<String>,
-    pub app_id: Option<String>,
-    pub cluster_id: Option<String>,
+    pub type_: Option<ShortBuf>,
+    pub user_id: Option<ShortBuf>,
+    pub app_id: Option<ShortBuf>,
+    pub cluster_id: Option<ShortBuf>,
 }
 
 impl From<PropertiesRef<'_>> for Properties {
     fn from(p: PropertiesRef<'_>) -> Properties {
-        let text = |wanted| p.text(wanted).map(str::to_string);
+        let text = |wanted| p.text(wanted).map(ShortBuf::from);
         Properties {
             content_type: text(flag::CONTENT_TYPE),
             content_encoding: text(flag::CONTENT_ENCODING),
@@ -255,11 +256,11 @@ impl Properties {
     pub fn encode(&self) -> Vec<u8> {
         let mut flags = 0u16;
         let mut list = Vec::new();
-        let mut text = |flag: u16, value: &Option<String>, list: &mut Vec<u8>| {
+        let mut text = |flag: u16, value: &Option<ShortBuf>, list: &mut Vec<u8>| {
             if let Some(value) = value {
                 flags |= flag;
-                list.push(value.len().min(255) as u8);
-                list.extend(value.bytes().take(255));
+                list.push(value.as_short().len_octet());
+                list.extend_from_slice(value);
             }
         };
         text(flag::CONTENT_TYPE, &self.content_type, &mut list);
@@ -304,8 +305,9 @@ mod tests {
 
     use super::*;
 
-    fn text() -> impl Strategy<Value = Option<String>> {
-        prop::option::of("[a-zé]{0,30}")
+    fn text() -> impl Strategy<Value = Option<ShortBuf>> {
+        let octets = prop::collection::vec(any::<u8>(), 0..=255);
+        prop::option::of(octets.prop_map(|o| ShortBytes::cut(&o).into()))
     }
 
     proptest! {
@@ -324,6 +326,7 @@ mod tests {
             let bytes = p.encode();
             let r = PropertiesRef(&bytes);
             prop_assert!(r.check().is_ok());
+            prop_assert_eq!(&Properties::from(r).encode(), &bytes);
             prop_assert_eq!(Properties::from(r), p);
         }
 

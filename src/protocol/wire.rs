@@ -9,6 +9,7 @@ use nom::number::complete::{be_u8, be_u16, be_u32, be_u64};
 
 use super::field_table::{self, TableRef};
 use super::methods::MethodId;
+use super::short::ShortBytes;
 
 /// Why arguments did not decode.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -147,11 +148,16 @@ impl<'a> Reader<'a> {
         self.apply(take(n)(self.rest))
     }
 
-    /// A string of at most 255 octets, UTF-8.
-    pub fn short_str(&mut self) -> Result<&'a str, Malformed> {
+    /// A string of at most 255 octets.
+    pub fn short_bytes(&mut self) -> Result<ShortBytes<'a>, Malformed> {
         let len = self.octet()?;
         let bytes = self.bytes(usize::from(len))?;
-        std::str::from_utf8(bytes).map_err(|_| Malformed::Utf8)
+        Ok(ShortBytes::cut(bytes))
+    }
+
+    /// A string of at most 255 octets, UTF-8.
+    pub fn short_str(&mut self) -> Result<&'a str, Malformed> {
+        self.short_bytes()?.to_str().ok_or(Malformed::Utf8)
     }
 
     /// A string of octets with a 32-bit length.
@@ -198,6 +204,12 @@ impl Writer<'_> {
     /// An unsigned 64-bit integer.
     pub fn longlong(&mut self, v: u64) {
         self.0.put_u64(v);
+    }
+
+    /// A short string of octets.
+    pub fn short_bytes(&mut self, v: ShortBytes<'_>) {
+        self.0.put_u8(v.len_octet());
+        self.0.put_slice(v.as_bytes());
     }
 
     /// A short string; what does not fit in 255 octets is cut at a character.

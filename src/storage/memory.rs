@@ -252,8 +252,8 @@ mod tests {
 
     fn stage(log: &MemoryLog, body: &[u8], settles: &[MessageId]) -> Appended {
         let parts = Parts {
-            exchange: "",
-            routing_key: "q",
+            exchange: "".into(),
+            routing_key: "q".into(),
             properties: &[0, 0],
             flags: 0,
         };

@@ -255,8 +255,8 @@ impl Client {
         properties: &Properties,
     ) {
         let publish = basic::Publish {
-            exchange,
-            routing_key,
+            exchange: exchange.into(),
+            routing_key: routing_key.into(),
             mandatory: false,
             immediate: false,
         };

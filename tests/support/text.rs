@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use leveret::protocol::field_table::{FieldTable, FieldValue};
 use leveret::protocol::properties::{Properties, parse_content_header};
+use leveret::protocol::short::{ShortBuf, ShortBytes};
 
 #[derive(serde::Deserialize)]
 struct File {
@@ -115,7 +116,7 @@ impl Spec {
                 "short" => number(r.n(2)),
                 "long" => number(r.n(4)),
                 "longlong" => number(r.n(8)),
-                "shortstr" => {
+                "shortstr" | "shortbytes" => {
                     let n = r.n(1) as usize;
                     string(r.take(n))
                 }
@@ -143,11 +144,47 @@ fn number(n: u64) -> String {
 }
 
 fn string(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return format!("\"{}\"", bytes.escape_ascii());
+    };
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./*#$".contains(c);
     match text.chars().all(plain) {
-        true => text.into_owned(),
+        true => text.to_owned(),
         false => format!("{text:?}"),
+    }
+}
+
+/// Octets from a text in which `\0` and `\xff` stand for one octet each.
+fn octets(text: &str) -> Vec<u8> {
+    let mut parts = text.split('\\');
+    let mut out = parts.next().unwrap_or("").as_bytes().to_vec();
+    for part in parts {
+        match (part.strip_prefix('0'), part.strip_prefix('x')) {
+            (Some(rest), _) => {
+                out.push(0);
+                out.extend(rest.as_bytes());
+            }
+            (_, Some(hex)) => {
+                out.push(u8::from_str_radix(&hex[..2], 16).unwrap());
+                out.extend(&hex.as_bytes()[2..]);
+            }
+            _ => panic!("{text}: neither \\0 nor \\xff"),
+        }
+    }
+    out
+}
+
+fn short(text: &str) -> ShortBuf {
+    ShortBytes::new(&octets(text))
+        .expect("a short string")
+        .into()
+}
+
+/// The name of a field, which needs no quotes.
+fn name(octets: &[u8]) -> String {
+    match std::str::from_utf8(octets) {
+        Ok(text) => text.to_owned(),
+        Err(_) => octets.escape_ascii().to_string(),
     }
 }
 
@@ -171,7 +208,10 @@ fn value(v: &FieldValue) -> String {
 }
 
 fn table(t: &FieldTable) -> String {
-    let all: Vec<_> = t.iter().map(|(k, v)| format!("{k}={}", value(v))).collect();
+    let all: Vec<_> = t
+        .iter()
+        .map(|(k, v)| format!("{}={}", name(&k), value(v)))
+        .collect();
     format!("{{{}}}", all.join(", "))
 }
 
@@ -284,7 +324,7 @@ impl Value {
                 Ok(n) => FieldValue::I32(n),
                 Err(_) => FieldValue::I64(*n),
             },
-            Value::Text(text) => FieldValue::LongStr(text.clone().into_bytes()),
+            Value::Text(text) => FieldValue::LongStr(octets(text)),
             Value::Array(all) => FieldValue::Array(all.iter().map(Value::field).collect()),
             Value::Table(all) => FieldValue::Table(fields(all)),
         }
@@ -294,7 +334,7 @@ impl Value {
 fn fields(all: &BTreeMap<String, Value>) -> FieldTable {
     let mut table = FieldTable::new();
     for (name, value) in all {
-        table.insert(name, value.field());
+        table.insert(short(name).as_short(), value.field());
     }
     table
 }
@@ -309,15 +349,13 @@ fn put(out: &mut Vec<u8>, domain: &str, value: Option<Value>) {
         "short" => out.extend((n as u16).to_be_bytes()),
         "long" => out.extend((n as u32).to_be_bytes()),
         "longlong" => out.extend(n.to_be_bytes()),
-        "shortstr" | "longstr" => {
-            let text = value
-                .map_or(String::new(), |v| v.text())
-                .replace("\\0", "\0");
+        "shortstr" | "shortbytes" | "longstr" => {
+            let octets = octets(&value.map_or(String::new(), |v| v.text()));
             match domain {
-                "shortstr" => out.push(text.len() as u8),
-                _ => out.extend((text.len() as u32).to_be_bytes()),
+                "longstr" => out.extend((octets.len() as u32).to_be_bytes()),
+                _ => out.push(octets.len() as u8),
             }
-            out.extend(text.as_bytes());
+            out.extend(octets);
         }
         "table" => {
             let bytes = match value {
@@ -349,16 +387,16 @@ pub fn publish(text: &str) -> Publish {
     let exchange = text("exchange").unwrap_or_default();
     let key = text("key").unwrap_or_default();
     let mut p = Properties {
-        content_type: text("content_type"),
-        content_encoding: text("content_encoding"),
-        correlation_id: text("correlation_id"),
-        reply_to: text("reply_to"),
-        expiration: text("expiration"),
-        message_id: text("message_id"),
-        type_: text("type"),
-        user_id: text("user_id"),
-        app_id: text("app_id"),
-        cluster_id: text("cluster_id"),
+        content_type: text("content_type").map(|t| short(&t)),
+        content_encoding: text("content_encoding").map(|t| short(&t)),
+        correlation_id: text("correlation_id").map(|t| short(&t)),
+        reply_to: text("reply_to").map(|t| short(&t)),
+        expiration: text("expiration").map(|t| short(&t)),
+        message_id: text("message_id").map(|t| short(&t)),
+        type_: text("type").map(|t| short(&t)),
+        user_id: text("user_id").map(|t| short(&t)),
+        app_id: text("app_id").map(|t| short(&t)),
+        cluster_id: text("cluster_id").map(|t| short(&t)),
         delivery_mode: text("delivery_mode").map(|n| n.parse().unwrap()),
         priority: text("priority").map(|n| n.parse().unwrap()),
         timestamp: text("timestamp").map(|n| n.parse().unwrap()),
@@ -401,12 +439,15 @@ pub fn header(payload: &[u8]) -> (u64, String) {
         ("user_id", p.user_id),
         ("app_id", p.app_id),
         ("cluster_id", p.cluster_id),
-        ("delivery_mode", p.delivery_mode.map(|n| n.to_string())),
-        ("priority", p.priority.map(|n| n.to_string())),
-        ("timestamp", p.timestamp.map(|n| n.to_string())),
+        (
+            "delivery_mode",
+            p.delivery_mode.map(|n| n.to_string().into()),
+        ),
+        ("priority", p.priority.map(|n| n.to_string().into())),
+        ("timestamp", p.timestamp.map(|n| n.to_string().into())),
     ];
     for (name, shown) in texts {
-        say(name, shown.map(|s| string(s.as_bytes())));
+        say(name, shown.map(|s: ShortBuf| string(&s)));
     }
     say("headers", p.headers.as_ref().map(table));
     (header.body_size, text)

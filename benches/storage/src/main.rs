@@ -77,8 +77,8 @@ impl Store for Segments {
     fn batch(&mut self, n: u64) {
         let mut records = Records::default();
         let parts = Parts {
-            exchange: "",
-            routing_key: "q",
+            exchange: "".into(),
+            routing_key: "q".into(),
             properties: &[0, 0],
             flags: FLAG_PERSISTENT,
         };

@@ -35,7 +35,7 @@ impl Connection {
         if self
             .permissions
             .as_ref()
-            .is_some_and(|(_, p)| p.allows(what, asked))
+            .is_some_and(|(_, p)| p.allows(what, asked.as_bytes()))
         {
             return Ok(());
         }
@@ -70,7 +70,7 @@ impl Connection {
         &self,
         what: Permission,
         exchange: &str,
-        routing_key: &str,
+        routing_key: &[u8],
     ) -> Result<(), Exception> {
         let (Some(topics), Some(vhost)) = (&self.topics, &self.vhost) else {
             return Ok(());

@@ -30,8 +30,8 @@ fn good_arguments_are_understood() {
     );
     assert_eq!(s.overflow, Overflow::RejectPublish);
     let dead = DeadLetterTarget {
-        exchange: "".into(),
-        routing_key: Some("dead".into()),
+        exchange: b""[..].into(),
+        routing_key: Some(b"dead"[..].into()),
     };
     assert_eq!(s.dead_letter, Some(dead));
 }

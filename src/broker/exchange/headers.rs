@@ -11,6 +11,7 @@ use std::hash::Hash;
 
 use super::destinations::Destinations;
 use crate::protocol::field_table::{FieldTable, FieldValue};
+use crate::protocol::short::ShortBytes;
 
 /// The four modes of `x-match`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,7 +30,7 @@ pub enum HeadersMatch {
 #[derive(Clone, Debug, PartialEq)]
 pub enum MatchArgumentError {
     /// None of the four modes.
-    Value(String),
+    Value(Vec<u8>),
     /// Not a long string.
     Type(FieldValue),
 }
@@ -47,9 +48,7 @@ impl HeadersMatch {
                 b"any" => Ok(HeadersMatch::Any),
                 b"all-with-x" => Ok(HeadersMatch::AllWithX),
                 b"any-with-x" => Ok(HeadersMatch::AnyWithX),
-                other => Err(MatchArgumentError::Value(
-                    String::from_utf8_lossy(other).into_owned(),
-                )),
+                other => Err(MatchArgumentError::Value(other.to_vec())),
             },
             Some(other) => Err(MatchArgumentError::Type(other.clone())),
         }
@@ -59,8 +58,8 @@ impl HeadersMatch {
         let with_x = matches!(self, HeadersMatch::AllWithX | HeadersMatch::AnyWithX);
         let mut relevant = wanted
             .iter()
-            .filter(|(name, _)| *name != "x-match" && (with_x || !name.starts_with("x-")));
-        let fits = |(name, value): (&str, &FieldValue)| match headers.get(name) {
+            .filter(|(name, _)| *name != "x-match" && (with_x || !name.starts_with(b"x-")));
+        let fits = |(name, value): (ShortBytes<'_>, &FieldValue)| match headers.get(name) {
             None => false,
             Some(_) if *value == FieldValue::Void => true,
             Some(have) => same(have, value),
@@ -95,7 +94,7 @@ const SEARCHED_MAX: usize = 16;
 /// The headers of a message, to be looked up by name.
 enum Headers<'a> {
     Few(&'a FieldTable),
-    Many(HashMap<&'a str, &'a FieldValue>),
+    Many(HashMap<ShortBytes<'a>, &'a FieldValue>),
 }
 
 impl<'a> Headers<'a> {
@@ -111,10 +110,10 @@ impl<'a> Headers<'a> {
         Headers::Many(map)
     }
 
-    fn get(&self, name: &str) -> Option<&FieldValue> {
+    fn get(&self, name: ShortBytes<'_>) -> Option<&FieldValue> {
         match self {
-            Headers::Few(table) => table.get(name),
-            Headers::Many(map) => map.get(name).copied(),
+            Headers::Few(table) => table.get_octets(name.as_bytes()),
+            Headers::Many(map) => map.get(&name).copied(),
         }
     }
 }
@@ -181,7 +180,7 @@ mod tests {
     fn table(fields: &[(&str, FieldValue)]) -> FieldTable {
         let mut t = FieldTable::new();
         for (name, value) in fields {
-            t.insert(name, value.clone());
+            t.insert(*name, value.clone());
         }
         t
     }

@@ -75,10 +75,11 @@ mod tests {
     use super::*;
     use crate::broker::memory::Memory;
     use crate::broker::message::Parts;
+    use crate::protocol::short::ShortBytes;
 
     const PARTS: Parts<'_> = Parts {
-        exchange: "",
-        routing_key: "",
+        exchange: ShortBytes::EMPTY,
+        routing_key: ShortBytes::EMPTY,
         properties: &[0, 0],
         flags: 0,
     };

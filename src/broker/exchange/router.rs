@@ -68,7 +68,7 @@ pub struct Router<D> {
 
 #[derive(Debug)]
 enum Index<D> {
-    Direct(HashMap<Box<str>, Destinations<D>>),
+    Direct(HashMap<Box<[u8]>, Destinations<D>>),
     /// What is bound is all there is to know.
     Fanout,
     Topic(TopicTrie<D>),
@@ -84,7 +84,7 @@ pub enum HashOn {
     /// The routing key.
     Key,
     /// `hash-header`: the value of this header.
-    Header(Box<str>),
+    Header(Box<[u8]>),
     /// `hash-property`: this property.
     Property(HashProperty),
 }
@@ -113,35 +113,38 @@ impl HashProperty {
 impl HashOn {
     /// What the arguments of an exchange say; they were checked when it was declared.
     pub fn of(arguments: &FieldTable) -> HashOn {
-        let text = |name| arguments.get(name).and_then(FieldValue::as_str);
-        if let Some(header) = text("hash-header") {
-            return HashOn::Header(header.into());
+        let header = arguments.get("hash-header");
+        if let Some(name) = header.and_then(FieldValue::as_octets) {
+            return HashOn::Header(name.into());
         }
-        text("hash-property")
+        let property = arguments.get("hash-property");
+        property
+            .and_then(FieldValue::as_str)
             .and_then(HashProperty::parse)
             .map_or(HashOn::Key, HashOn::Property)
     }
 
     /// The number of a message; all that lack what is hashed have the same.
-    fn number(&self, key: &str, properties: PropertiesRef<'_>) -> u64 {
+    fn number(&self, key: &[u8], properties: PropertiesRef<'_>) -> u64 {
         match self {
-            HashOn::Key => stable_hash(&[key.as_bytes()]),
+            HashOn::Key => stable_hash(&[key]),
             HashOn::Header(name) => {
                 let headers = properties.headers().map(|h| h.to_table());
                 let mut field = FieldTable::new();
-                if let Some(value) = headers.as_ref().and_then(|h| h.get(name)) {
+                if let Some(value) = headers.as_ref().and_then(|h| h.get_octets(name)) {
                     field.insert("", value.clone());
                 }
                 stable_hash(&[&field.to_bytes()])
             }
             HashOn::Property(property) => {
                 let p = Properties::from(properties);
-                let bytes = match property {
-                    HashProperty::CorrelationId => p.correlation_id.map(String::into_bytes),
-                    HashProperty::MessageId => p.message_id.map(String::into_bytes),
-                    HashProperty::Timestamp => p.timestamp.map(|t| t.to_be_bytes().to_vec()),
+                let timestamp = p.timestamp.map(u64::to_be_bytes);
+                let octets = match property {
+                    HashProperty::CorrelationId => p.correlation_id.as_deref(),
+                    HashProperty::MessageId => p.message_id.as_deref(),
+                    HashProperty::Timestamp => timestamp.as_ref().map(<[u8; 8]>::as_slice),
                 };
-                stable_hash(&[&bytes.unwrap_or_default()])
+                stable_hash(&[octets.unwrap_or_default()])
             }
         }
     }
@@ -150,9 +153,12 @@ impl HashOn {
 impl<D: Clone + Eq + Hash + Place> Index<D> {
     fn add(&mut self, bound: &Bound, destination: &D) {
         match self {
-            Index::Direct(map) => map.entry(bound.key.clone()).or_default().add(destination),
+            Index::Direct(map) => {
+                let set = map.entry(bound.key.as_bytes().into()).or_default();
+                set.add(destination);
+            }
             Index::Fanout => {}
-            Index::Topic(trie) => trie.insert(&bound.key, destination),
+            Index::Topic(trie) => trie.insert(bound.key.as_bytes(), destination),
             Index::Headers(table) => {
                 table.insert(&bound.identity, &bound.arguments, destination);
             }
@@ -164,15 +170,15 @@ impl<D: Clone + Eq + Hash + Place> Index<D> {
     fn remove(&mut self, bound: &Bound, destination: &D) {
         match self {
             Index::Direct(map) => {
-                if let Some(set) = map.get_mut(&bound.key) {
+                if let Some(set) = map.get_mut(bound.key.as_bytes()) {
                     set.remove(destination);
                     if set.is_empty() {
-                        map.remove(&bound.key);
+                        map.remove(bound.key.as_bytes());
                     }
                 }
             }
             Index::Fanout => {}
-            Index::Topic(trie) => trie.remove(&bound.key, destination),
+            Index::Topic(trie) => trie.remove(bound.key.as_bytes(), destination),
             Index::Headers(table) => table.remove(&bound.identity, destination),
             Index::Hash(_, ring) => ring.remove(&bound.key, destination),
             Index::Modulus(row) | Index::Random(_, row) => row.remove(destination),
@@ -280,8 +286,8 @@ impl<D: Clone + Eq + Hash + Place> Router<D> {
 
     /// Appends the destinations of a message with these keys, of which there is at least one; a
     /// destination may come more than once. Exchanges that choose one destination do so by the first.
-    pub fn route(&self, keys: &[&str], properties: PropertiesRef<'_>, out: &mut Vec<D>) {
-        let first = keys.first().copied().unwrap_or("");
+    pub fn route(&self, keys: &[&[u8]], properties: PropertiesRef<'_>, out: &mut Vec<D>) {
+        let first = keys.first().copied().unwrap_or_default();
         match &self.index {
             Index::Direct(map) => {
                 for key in keys {
@@ -297,9 +303,7 @@ impl<D: Clone + Eq + Hash + Place> Router<D> {
                 table.route(&headers.unwrap_or_default(), out);
             }
             Index::Hash(on, ring) => out.extend(ring.choose(on.number(first, properties)).cloned()),
-            Index::Modulus(row) => {
-                out.extend(row.choose(stable_hash(&[first.as_bytes()])).cloned())
-            }
+            Index::Modulus(row) => out.extend(row.choose(stable_hash(&[first])).cloned()),
             Index::Random(dice, row) => out.extend(row.choose(dice.roll()).cloned()),
         }
     }
@@ -328,7 +332,11 @@ mod tests {
 
     fn route(r: &Router<u32>, key: &str) -> Vec<u32> {
         let mut out = vec![];
-        r.route(&[key], PropertiesRef::unchecked(&[0, 0]), &mut out);
+        r.route(
+            &[key.as_bytes()],
+            PropertiesRef::unchecked(&[0, 0]),
+            &mut out,
+        );
         out.sort_unstable();
         out
     }
@@ -379,7 +387,7 @@ mod tests {
         };
         let message_id = |id: String| {
             Properties {
-                message_id: Some(id),
+                message_id: Some(id.into()),
                 ..Properties::default()
             }
             .encode()
@@ -403,7 +411,11 @@ mod tests {
             }
             let to = |key: &str, properties: &[u8]| {
                 let mut out = vec![];
-                router.route(&[key], PropertiesRef::unchecked(properties), &mut out);
+                router.route(
+                    &[key.as_bytes()],
+                    PropertiesRef::unchecked(properties),
+                    &mut out,
+                );
                 assert_eq!(out.len(), 1);
                 out[0]
             };
@@ -469,7 +481,7 @@ mod tests {
                 let mut hits = wanted
                     .iter()
                     .filter(|(name, _)| *name != "x-match")
-                    .map(|(name, value)| have.get(name) == Some(value));
+                    .map(|(name, value)| have.get_octets(&name) == Some(value));
                 match HeadersMatch::of(&wanted) {
                     Ok(HeadersMatch::Any) => hits.any(|hit| hit),
                     _ => hits.all(|hit| hit),
@@ -538,7 +550,7 @@ mod tests {
             for (key, headers) in keys {
                 let mut found = vec![];
                 let properties = with_headers(arguments(headers));
-                router.route(&[&key], PropertiesRef::unchecked(&properties), &mut found);
+                router.route(&[key.as_bytes()], PropertiesRef::unchecked(&properties), &mut found);
                 found.sort_unstable();
                 found.dedup();
                 let mut want: Vec<u8> = model

@@ -1,4 +1,4 @@
-//! Topic patterns as a trie of words.
+//! Topic patterns as a trie of words, which are octets.
 //!
 //! Words are split by `.`; `*` stands for exactly one word (also an empty one), `#` for any number
 //! of words, also none. A key is matched as an automaton reads its input: word by word, with the set
@@ -12,7 +12,7 @@ use super::destinations::Destinations;
 
 #[derive(Debug)]
 struct Node<D> {
-    words: HashMap<Box<str>, usize>,
+    words: HashMap<Box<[u8]>, usize>,
     star: Option<usize>,
     hash: Option<usize>,
     /// Reached by `#`: takes any further word and stays.
@@ -57,22 +57,22 @@ impl<D> Default for TopicTrie<D> {
 const ROOT: usize = 0;
 
 impl<D: Clone + Eq + Hash> TopicTrie<D> {
-    fn child(&self, at: usize, word: &str) -> Option<usize> {
+    fn child(&self, at: usize, word: &[u8]) -> Option<usize> {
         let node = &self.nodes[at];
         match word {
-            "*" => node.star,
-            "#" => node.hash,
+            b"*" => node.star,
+            b"#" => node.hash,
             word => node.words.get(word).copied(),
         }
     }
 
-    fn words(pattern: &str) -> impl Iterator<Item = &str> {
+    fn words(pattern: &[u8]) -> impl Iterator<Item = &[u8]> {
         // An empty key has no words; "a." has two, the last one empty.
         let none = pattern.is_empty();
-        pattern.split('.').filter(move |_| !none)
+        pattern.split(|b| *b == b'.').filter(move |_| !none)
     }
 
-    pub(super) fn insert(&mut self, pattern: &str, destination: &D) {
+    pub(super) fn insert(&mut self, pattern: &[u8], destination: &D) {
         let mut at = ROOT;
         for word in Self::words(pattern) {
             at = match self.child(at, word) {
@@ -84,8 +84,8 @@ impl<D: Clone + Eq + Hash> TopicTrie<D> {
                     });
                     let node = &mut self.nodes[at];
                     match word {
-                        "*" => node.star = Some(new),
-                        "#" => {
+                        b"*" => node.star = Some(new),
+                        b"#" => {
                             node.hash = Some(new);
                             self.nodes[new].repeats = true;
                         }
@@ -98,7 +98,7 @@ impl<D: Clone + Eq + Hash> TopicTrie<D> {
         self.nodes[at].here.add(destination);
     }
 
-    pub(super) fn remove(&mut self, pattern: &str, destination: &D) {
+    pub(super) fn remove(&mut self, pattern: &[u8], destination: &D) {
         let mut path = vec![];
         let mut at = ROOT;
         for word in Self::words(pattern) {
@@ -118,8 +118,8 @@ impl<D: Clone + Eq + Hash> TopicTrie<D> {
             self.free.push(at);
             let parent_node = &mut self.nodes[parent];
             match word {
-                "*" => parent_node.star = None,
-                "#" => parent_node.hash = None,
+                b"*" => parent_node.star = None,
+                b"#" => parent_node.hash = None,
                 word => drop(parent_node.words.remove(word)),
             }
             at = parent;
@@ -127,7 +127,7 @@ impl<D: Clone + Eq + Hash> TopicTrie<D> {
     }
 
     /// Appends the destinations of a key; one that several patterns lead to comes several times.
-    pub(super) fn route(&self, key: &str, out: &mut Vec<D>) {
+    pub(super) fn route(&self, key: &[u8], out: &mut Vec<D>) {
         let (mut active, mut next) = (Vec::new(), Vec::new());
         self.enter(ROOT, &mut active);
         for word in Self::words(key) {
@@ -173,25 +173,31 @@ mod tests {
     use super::*;
 
     /// The definition, word by word.
-    fn matches(pattern: &[&str], words: &[&str]) -> bool {
+    fn matches(pattern: &[&[u8]], words: &[&[u8]]) -> bool {
         match pattern.split_first() {
             None => words.is_empty(),
-            Some((&"#", rest)) => (0..=words.len()).any(|n| matches(rest, &words[n..])),
+            Some((&b"#", rest)) => (0..=words.len()).any(|n| matches(rest, &words[n..])),
             Some((first, rest)) => words.split_first().is_some_and(|(word, more)| {
-                (*first == "*" || first == word) && matches(rest, more)
+                (*first == b"*" || first == word) && matches(rest, more)
             }),
         }
     }
 
-    fn split(s: &str) -> Vec<&str> {
+    fn split(s: &[u8]) -> Vec<&[u8]> {
         TopicTrie::<u32>::words(s).collect()
     }
 
     proptest! {
         #[test]
         fn the_trie_agrees_with_the_definition(
-            patterns in prop::collection::vec("([ab*#]?(\\.[ab*#]?){0,4})", 1..12),
-            keys in prop::collection::vec("([ab]?(\\.[abc]?){0,5})", 1..12),
+            patterns in prop::collection::vec(
+                prop::collection::vec(prop::sample::select(b"ab*#.\xff".to_vec()), 0..8),
+                1..12,
+            ),
+            keys in prop::collection::vec(
+                prop::collection::vec(prop::sample::select(b"ab.\xff\0".to_vec()), 0..10),
+                1..12,
+            ),
             removed in any::<u16>(),
         ) {
             let mut trie = TopicTrie::default();

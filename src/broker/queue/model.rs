@@ -115,7 +115,7 @@ impl World {
             },
             single_active_consumer: r.one_in(4),
             dead_letter: r.maybe(|_| DeadLetterTarget {
-                exchange: "".into(),
+                exchange: Box::default(),
                 routing_key: None,
             }),
             queue_type: match quorum {

@@ -92,8 +92,8 @@ pub(super) fn queue(settings: QueueSettings) -> Arc<Queue> {
 
 fn message(number: u64) -> Message {
     let parts = Parts {
-        exchange: "",
-        routing_key: "q",
+        exchange: "".into(),
+        routing_key: "q".into(),
         properties: &[0, 0],
         flags: FLAG_PERSISTENT,
     };
@@ -188,8 +188,8 @@ fn a_full_outlet_is_passed_over_and_resumed() {
 #[test]
 fn a_queue_without_consumers_holds_a_little_only() {
     let parts = Parts {
-        exchange: "",
-        routing_key: "q",
+        exchange: "".into(),
+        routing_key: "q".into(),
         properties: &[0, 0],
         flags: FLAG_PERSISTENT,
     };
@@ -273,7 +273,7 @@ fn a_deleted_queue_tells_its_consumers_and_settles_its_copies() {
 #[test]
 fn a_short_ttl_behind_a_long_one_expires_on_time() {
     let dead_letter = Some(DeadLetterTarget {
-        exchange: "".into(),
+        exchange: Box::default(),
         routing_key: None,
     });
     let q = queue(QueueSettings {

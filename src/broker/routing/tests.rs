@@ -35,7 +35,12 @@ fn route(
 ) -> Result<Vec<String>, RouteError> {
     let properties = with_headers(&[]);
     cache
-        .route(v, exchange, key, PropertiesRef::unchecked(&properties))
+        .route(
+            v,
+            exchange,
+            key.as_bytes(),
+            PropertiesRef::unchecked(&properties),
+        )
         .map(names)
 }
 
@@ -112,7 +117,7 @@ fn a_route_found_while_its_exchange_goes_is_not_remembered() {
     v.delete_exchange("x", false).unwrap();
     let properties = with_headers(&[]);
     let mut found = Finder::default();
-    assert!(!found.run(&v, &x, &["k"], PropertiesRef::unchecked(&properties)));
+    assert!(!found.run(&v, &x, &[b"k"], PropertiesRef::unchecked(&properties)));
     assert!(!found.cacheable);
 }
 
@@ -195,7 +200,7 @@ fn routes_by_headers_are_asked_for_each_message() {
     for (n, want) in [(1, "q1"), (2, "q2"), (1, "q1")] {
         let properties = with_headers(&[("n", FieldValue::I64(n))]);
         for source in ["x", "amq.headers"] {
-            let found = cache.route(&v, source, "k", PropertiesRef::unchecked(&properties));
+            let found = cache.route(&v, source, b"k", PropertiesRef::unchecked(&properties));
             assert_eq!(names(found.unwrap()), [want]);
         }
     }
@@ -212,8 +217,10 @@ fn an_alternate_exchange_is_not_asked_if_one_of_several_keys_leads_somewhere() {
     bind(&v, "x", "q1", "cc", &[]).unwrap();
     bind(&v, "amq.fanout", "q2", "", &[]).unwrap();
     let properties = with_headers(&[]);
-    let to = |exchange, keys: &[&str]| {
-        route_keys(&v, exchange, keys, PropertiesRef::unchecked(&properties)).map(|q| names(&q))
+    let to = |exchange: &str, keys: &[&str]| {
+        let exchange = exchange.as_bytes();
+        let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        route_keys(&v, exchange, &keys, PropertiesRef::unchecked(&properties)).map(|q| names(&q))
     };
     assert_eq!(to("x", &["none", "cc"]).unwrap(), ["q1"]);
     assert_eq!(to("x", &["none", "nothing"]).unwrap(), ["q2"]);

@@ -74,12 +74,12 @@ pub(super) fn check_exchange(
             continue;
         };
         let name = d.name.to_string();
-        let Some(text) = value.as_str() else {
+        let Some(octets) = value.as_octets() else {
             let got = value.type_name();
             return Err(TopologyError::ExchangeArgumentType(name, argument, got));
         };
         if argument == "alternate-exchange"
-            && let Err(problem) = short(text)
+            && let Err(problem) = short(octets)
         {
             let e = ArgumentError { argument, problem };
             return Err(TopologyError::ExchangeArgument(name, e));
@@ -100,8 +100,9 @@ pub(super) fn check_exchange(
             let property = d
                 .arguments
                 .get("hash-property")
-                .and_then(FieldValue::as_str);
-            match property {
+                .and_then(FieldValue::as_octets)
+                .map(crate::protocol::short::shown);
+            match property.as_deref() {
                 Some(_) if d.arguments.get("hash-header").is_some() => {
                     Err(TopologyError::HashHeaderAndProperty)
                 }

@@ -42,7 +42,7 @@ impl Vhost {
             settings: QueueSettings {
                 // What expires here goes on.
                 dead_letter: Some(DeadLetterTarget {
-                    exchange: exchange.into(),
+                    exchange: exchange.as_bytes().into(),
                     routing_key: None,
                 }),
                 ..QueueSettings::default()

@@ -104,7 +104,7 @@ fn reopened(store: &Arc<Store>) -> Arc<Vhost> {
 pub(in crate::broker) fn table(fields: &[(&str, FieldValue)]) -> FieldTable {
     let mut t = FieldTable::new();
     for (name, value) in fields {
-        t.insert(name, value.clone());
+        t.insert(*name, value.clone());
     }
     t
 }

@@ -5,6 +5,7 @@
 use bytes::BytesMut;
 
 use super::super::field_table::TableRef;
+use super::super::short::ShortBytes;
 use super::super::wire::{Malformed, Reader, Writer};
 use super::{EncodeMethod, MethodId};
 
@@ -242,10 +243,10 @@ impl EncodeMethod for CancelOk<'_> {
 /// `basic.publish`: A message follows. Sent by the client.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Publish<'a> {
-    /// `exchange`, shortstr.
-    pub exchange: &'a str,
-    /// `routing-key`, shortstr.
-    pub routing_key: &'a str,
+    /// `exchange`, shortbytes.
+    pub exchange: ShortBytes<'a>,
+    /// `routing-key`, shortbytes.
+    pub routing_key: ShortBytes<'a>,
     /// `mandatory`, bit.
     pub mandatory: bool,
     /// `immediate`, bit.
@@ -255,8 +256,8 @@ pub struct Publish<'a> {
 impl<'a> Publish<'a> {
     pub(super) fn decode(r: &mut Reader<'a>) -> Result<Self, Malformed> {
         r.short()?;
-        let exchange = r.short_str()?;
-        let routing_key = r.short_str()?;
+        let exchange = r.short_bytes()?;
+        let routing_key = r.short_bytes()?;
         let bits = r.octet()?;
         let mandatory = bits & 0x01 != 0;
         let immediate = bits & 0x02 != 0;
@@ -282,8 +283,8 @@ impl EncodeMethod for Publish<'_> {
     fn encode(&self, buf: &mut BytesMut) {
         let mut w = Writer(buf);
         w.short(0);
-        w.short_str(self.exchange);
-        w.short_str(self.routing_key);
+        w.short_bytes(self.exchange);
+        w.short_bytes(self.routing_key);
         w.octet(u8::from(self.mandatory) | u8::from(self.immediate) << 1);
     }
 }
@@ -295,18 +296,18 @@ pub struct Return<'a> {
     pub reply_code: u16,
     /// `reply-text`, shortstr.
     pub reply_text: &'a str,
-    /// `exchange`, shortstr.
-    pub exchange: &'a str,
-    /// `routing-key`, shortstr.
-    pub routing_key: &'a str,
+    /// `exchange`, shortbytes.
+    pub exchange: ShortBytes<'a>,
+    /// `routing-key`, shortbytes.
+    pub routing_key: ShortBytes<'a>,
 }
 
 impl<'a> Return<'a> {
     pub(super) fn decode(r: &mut Reader<'a>) -> Result<Self, Malformed> {
         let reply_code = r.short()?;
         let reply_text = r.short_str()?;
-        let exchange = r.short_str()?;
-        let routing_key = r.short_str()?;
+        let exchange = r.short_bytes()?;
+        let routing_key = r.short_bytes()?;
         Ok(Return {
             reply_code,
             reply_text,
@@ -330,8 +331,8 @@ impl EncodeMethod for Return<'_> {
         let mut w = Writer(buf);
         w.short(self.reply_code);
         w.short_str(self.reply_text);
-        w.short_str(self.exchange);
-        w.short_str(self.routing_key);
+        w.short_bytes(self.exchange);
+        w.short_bytes(self.routing_key);
     }
 }
 
@@ -344,10 +345,10 @@ pub struct Deliver<'a> {
     pub delivery_tag: u64,
     /// `redelivered`, bit.
     pub redelivered: bool,
-    /// `exchange`, shortstr.
-    pub exchange: &'a str,
-    /// `routing-key`, shortstr.
-    pub routing_key: &'a str,
+    /// `exchange`, shortbytes.
+    pub exchange: ShortBytes<'a>,
+    /// `routing-key`, shortbytes.
+    pub routing_key: ShortBytes<'a>,
 }
 
 impl<'a> Deliver<'a> {
@@ -356,8 +357,8 @@ impl<'a> Deliver<'a> {
         let delivery_tag = r.longlong()?;
         let bits = r.octet()?;
         let redelivered = bits & 0x01 != 0;
-        let exchange = r.short_str()?;
-        let routing_key = r.short_str()?;
+        let exchange = r.short_bytes()?;
+        let routing_key = r.short_bytes()?;
         Ok(Deliver {
             consumer_tag,
             delivery_tag,
@@ -383,8 +384,8 @@ impl EncodeMethod for Deliver<'_> {
         w.short_str(self.consumer_tag);
         w.longlong(self.delivery_tag);
         w.octet(u8::from(self.redelivered));
-        w.short_str(self.exchange);
-        w.short_str(self.routing_key);
+        w.short_bytes(self.exchange);
+        w.short_bytes(self.routing_key);
     }
 }
 
@@ -432,10 +433,10 @@ pub struct GetOk<'a> {
     pub delivery_tag: u64,
     /// `redelivered`, bit.
     pub redelivered: bool,
-    /// `exchange`, shortstr.
-    pub exchange: &'a str,
-    /// `routing-key`, shortstr.
-    pub routing_key: &'a str,
+    /// `exchange`, shortbytes.
+    pub exchange: ShortBytes<'a>,
+    /// `routing-key`, shortbytes.
+    pub routing_key: ShortBytes<'a>,
     /// `message-count`, long.
     pub message_count: u32,
 }
@@ -445,8 +446,8 @@ impl<'a> GetOk<'a> {
         let delivery_tag = r.longlong()?;
         let bits = r.octet()?;
         let redelivered = bits & 0x01 != 0;
-        let exchange = r.short_str()?;
-        let routing_key = r.short_str()?;
+        let exchange = r.short_bytes()?;
+        let routing_key = r.short_bytes()?;
         let message_count = r.long()?;
         Ok(GetOk {
             delivery_tag,
@@ -472,8 +473,8 @@ impl EncodeMethod for GetOk<'_> {
         let mut w = Writer(buf);
         w.longlong(self.delivery_tag);
         w.octet(u8::from(self.redelivered));
-        w.short_str(self.exchange);
-        w.short_str(self.routing_key);
+        w.short_bytes(self.exchange);
+        w.short_bytes(self.routing_key);
         w.long(self.message_count);
     }
 }

@@ -192,8 +192,8 @@ mod tests {
             delivery_count: 0,
         };
         let parts = Parts {
-            exchange: "",
-            routing_key: "q",
+            exchange: "".into(),
+            routing_key: "q".into(),
             properties: &[0, 0],
             flags: 0,
         };

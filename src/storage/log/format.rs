@@ -22,6 +22,7 @@ use bytes::BufMut;
 
 use crate::broker::message::{Message, Parts};
 use crate::broker::ports::{DefinitionChange, DefinitionKind, MessageId, QueueId, Records, Target};
+use crate::protocol::short::ShortBytes;
 
 /// Bytes of a frame before its records.
 pub(super) const FRAME_HEADER: usize = 36;
@@ -210,8 +211,8 @@ fn put_publish(out: &mut Vec<u8>, m: &Message, transient: bool, targets: &[Targe
         put_target(out, t);
     }
     out.put_u8(m.flags());
-    out.put_u8(m.exchange().len() as u8);
-    out.put_u8(m.routing_key().len() as u8);
+    out.put_u8(m.exchange().len_octet());
+    out.put_u8(m.routing_key().len_octet());
     out.put_u32(m.properties().len() as u32);
     out.put_u32(m.body_len());
     out.put_slice(m.contents());
@@ -297,8 +298,8 @@ impl PublishRecord<'_> {
         let (routing_key, rest) = rest.split_at_checked(self.routing_key_len.into())?;
         let (properties, body) = rest.split_at_checked(self.properties_len as usize)?;
         let parts = Parts {
-            exchange: std::str::from_utf8(exchange).ok()?,
-            routing_key: std::str::from_utf8(routing_key).ok()?,
+            exchange: ShortBytes::cut(exchange),
+            routing_key: ShortBytes::cut(routing_key),
             properties,
             flags: self.flags,
         };

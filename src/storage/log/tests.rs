@@ -376,8 +376,8 @@ fn message(number: u64, len: usize) -> Message {
     body.resize(8 + len, number as u8);
     Message::uncounted(
         &Parts {
-            exchange: "x",
-            routing_key: "k",
+            exchange: "x".into(),
+            routing_key: "k".into(),
             properties: &[0x10, 0, 2],
             flags: FLAG_PERSISTENT,
         },

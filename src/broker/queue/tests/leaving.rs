@@ -10,7 +10,7 @@ fn numbers(sink: &Sink) -> Vec<u64> {
 fn with_dead_letters(settings: QueueSettings) -> QueueSettings {
     QueueSettings {
         dead_letter: Some(DeadLetterTarget {
-            exchange: "x".into(),
+            exchange: b"x"[..].into(),
             routing_key: None,
         }),
         ..settings

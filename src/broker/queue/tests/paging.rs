@@ -96,7 +96,7 @@ fn a_queue_that_cannot_be_read_keeps_to_its_limit() {
 fn what_dies_in_the_log_is_dead_lettered_in_the_order_of_the_queue() {
     let settings = QueueSettings {
         dead_letter: Some(DeadLetterTarget {
-            exchange: "x".into(),
+            exchange: b"x"[..].into(),
             routing_key: None,
         }),
         ..QueueSettings::default()
