@@ -1,4 +1,5 @@
-# A static binary in an otherwise empty image.
+# A static binary in an otherwise empty image. It runs as user and group 999: a folder that is mounted at /var/lib/leveret
+# has to be theirs (chown 999:999), a named volume is.
 FROM rust:1-alpine AS build
 RUN apk add --no-cache build-base
 WORKDIR /src
@@ -16,5 +17,6 @@ ENV LEVERET_DATA_DIR=/var/lib/leveret \
     LEVERET_LISTENERS_AMQP=0.0.0.0:5672 \
     LEVERET_LISTENERS_PROMETHEUS=0.0.0.0:15692
 EXPOSE 5672 5671 15692
-HEALTHCHECK --interval=10s --timeout=6s CMD ["/leveret", "ping"]
+# Recovery of a large log takes a while; what fails before is not counted.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=60s CMD ["/leveret", "ping"]
 ENTRYPOINT ["/leveret"]
