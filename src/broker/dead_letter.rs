@@ -13,6 +13,7 @@ use super::routing::route_keys;
 use super::routing_keys::{RoutingKeys, shown_properties};
 use super::vhost::Vhost;
 use crate::protocol::field_table::{FieldTable, FieldValue};
+use crate::protocol::frame::FRAME_HARD_MAX;
 use crate::protocol::properties::{Properties, PropertiesRef};
 use crate::protocol::short::ShortBytes;
 
@@ -63,7 +64,11 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
         routing_keys.shown(),
         now,
     );
-    let encoded = properties.encode();
+    let mut encoded = properties.encode();
+    if encoded.len() > FRAME_HARD_MAX as usize {
+        // No content header has room for its history, which repeats its CC keys at each death.
+        encoded = message.properties().to_vec();
+    }
     let parts = Parts {
         // Arguments may be longer than any short string: RabbitMQ takes them, too, and fails to deliver.
         exchange: ShortBytes::cut(&target.exchange),

@@ -9,6 +9,10 @@ use super::wire::{Malformed, Reader};
 /// exhaust the stack.
 pub const NESTING_MAX: usize = 64;
 
+/// Values in one table, with those of tables and arrays in it. A value may be one octet on the wire and takes
+/// 32 in memory; a frame of the usual size (131,072 octets) never has so many.
+pub const VALUES_MAX: usize = 1 << 18;
+
 /// How deep those may nest that we encode ourselves: they hold what came from the wire, and the store
 /// and the firehose put tables of their own around it.
 pub const NESTING_OURS: usize = NESTING_MAX + 8;
@@ -367,44 +371,58 @@ impl<'a> TableRef<'a> {
 /// Checks a table without building it. True if a value in it has the type `L`: py-amqp writes that for
 /// a long integer, most clients cannot read it, and RabbitMQ delivers it as `l`.
 pub(super) fn check(bytes: &[u8]) -> Result<bool, Malformed> {
-    check_table(bytes, 0)
+    let mut check = Check::default();
+    check.table(bytes, 0)?;
+    Ok(check.odd)
 }
 
-fn check_table(bytes: &[u8], depth: usize) -> Result<bool, Malformed> {
-    let mut r = Reader::new(bytes);
-    let mut odd = false;
-    while !r.rest().is_empty() {
-        r.short_bytes()?;
-        odd |= check_value(&mut r, depth)?;
-    }
-    Ok(odd)
+/// What was seen of a table so far.
+#[derive(Default)]
+struct Check {
+    /// Values, of tables and arrays within it, too.
+    values: usize,
+    /// One of them has the type `L`.
+    odd: bool,
 }
 
-fn check_value(r: &mut Reader<'_>, depth: usize) -> Result<bool, Malformed> {
-    if depth > NESTING_MAX {
-        return Err(Malformed::Syntax);
-    }
-    let kind = r.octet()?;
-    match kind {
-        b't' | b'b' | b'B' => r.bytes(1).map(drop)?,
-        b's' | b'u' => r.bytes(2).map(drop)?,
-        b'I' | b'i' | b'f' => r.bytes(4).map(drop)?,
-        b'l' | b'L' | b'd' | b'T' => r.bytes(8).map(drop)?,
-        b'D' => r.bytes(5).map(drop)?,
-        b'S' | b'x' => r.long_str().map(drop)?,
-        b'V' => {}
-        b'F' => return check_table(r.long_str()?, depth + 1),
-        b'A' => {
-            let mut items = Reader::new(r.long_str()?);
-            let mut odd = false;
-            while !items.rest().is_empty() {
-                odd |= check_value(&mut items, depth + 1)?;
-            }
-            return Ok(odd);
+impl Check {
+    fn table(&mut self, bytes: &[u8], depth: usize) -> Result<(), Malformed> {
+        let mut r = Reader::new(bytes);
+        while !r.rest().is_empty() {
+            r.short_bytes()?;
+            self.value(&mut r, depth)?;
         }
-        _ => return Err(Malformed::Syntax),
+        Ok(())
     }
-    Ok(kind == b'L')
+
+    fn value(&mut self, r: &mut Reader<'_>, depth: usize) -> Result<(), Malformed> {
+        self.values += 1;
+        if depth > NESTING_MAX || self.values > VALUES_MAX {
+            return Err(Malformed::Syntax);
+        }
+        match r.octet()? {
+            b't' | b'b' | b'B' => r.bytes(1).map(drop),
+            b's' | b'u' => r.bytes(2).map(drop),
+            b'I' | b'i' | b'f' => r.bytes(4).map(drop),
+            b'l' | b'd' | b'T' => r.bytes(8).map(drop),
+            b'L' => {
+                self.odd = true;
+                r.bytes(8).map(drop)
+            }
+            b'D' => r.bytes(5).map(drop),
+            b'S' | b'x' => r.long_str().map(drop),
+            b'V' => Ok(()),
+            b'F' => self.table(r.long_str()?, depth + 1),
+            b'A' => {
+                let mut items = Reader::new(r.long_str()?);
+                while !items.rest().is_empty() {
+                    self.value(&mut items, depth + 1)?;
+                }
+                Ok(())
+            }
+            _ => Err(Malformed::Syntax),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -461,6 +479,21 @@ mod tests {
         fn check_and_parse_agree_on_any_bytes(bytes in any::<Vec<u8>>()) {
             prop_assert_eq!(check(&bytes).is_ok(), FieldTable::parse(&bytes).is_ok());
         }
+    }
+
+    #[test]
+    fn the_number_of_values_has_a_limit() {
+        let table = |n| FieldTable {
+            fields: vec![("many".into(), FieldValue::Array(vec![FieldValue::Void; n]))],
+        };
+        // The array counts, too.
+        assert!(check(&table(VALUES_MAX - 1).to_bytes()).is_ok());
+        assert!(check(&table(VALUES_MAX).to_bytes()).is_err());
+        let pair = FieldValue::Array(vec![FieldValue::Void; VALUES_MAX / 2]);
+        let within = FieldTable {
+            fields: vec![("a".into(), pair.clone()), ("b".into(), pair)],
+        };
+        assert!(check(&within.to_bytes()).is_err());
     }
 
     #[test]
