@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use leveret::amqp::connection::Connection;
+use leveret::amqp::settings::SessionSettings;
 use leveret::broker::Broker;
 use leveret::broker::outlet::Delivery;
 use leveret::protocol::encode::{self, Content};
@@ -41,7 +42,7 @@ impl Peer {
     fn new(broker: &Arc<Broker>) -> Peer {
         let inbox = Inbox::new(1000, 1 << 24);
         let mut peer = Peer {
-            machine: session::connection(broker, &inbox, NOW),
+            machine: session::connection(broker, &inbox, SessionSettings::default(), NOW),
             inbox,
             deliveries: Vec::new(),
         };

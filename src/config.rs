@@ -258,9 +258,11 @@ section! {
         inbox_bytes: Size = Size(1 << 20),
         /// Bytes of messages that have begun and are not complete, in all channels of a connection.
         unfinished_bytes: Size = Size(256 << 20),
+        /// What one transaction may hold in memory; zero: a quarter of what the memory watermark allows.
+        transaction_bytes: Size = Size(0),
         /// Bytes waiting to be written to a peer above which nothing more is read from it.
         output_bytes_max: Size = Size(4 << 20),
-        /// Bytes waiting for the disk above which publishers are not read from.
+        /// Bytes waiting for the disk above which those are not read from whose publishes go there.
         log_backlog_bytes: Size = Size(8 << 20),
     }
 }

@@ -11,10 +11,16 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use leveret::amqp::connection::Connection;
+use leveret::amqp::settings::SessionSettings;
 use leveret::broker::Broker;
+use leveret::broker::batch::Batch;
+use leveret::broker::memory::Use;
+use leveret::broker::outlet::{ConsumerKey, Notice};
+use leveret::broker::ports::MessageLog;
 use leveret::protocol::frame::{FRAME_END, FrameKind, Parsed, parse};
-use leveret::protocol::methods::{Method, basic, channel, queue};
+use leveret::protocol::methods::{Method, basic, channel, confirm, connection, queue, tx};
 use leveret::protocol::{EncodeMethod, encode};
+use leveret::storage::memory::MemoryLog;
 
 use self::inbox::Inbox;
 
@@ -32,9 +38,13 @@ struct Peer {
 
 impl Peer {
     fn new(broker: &Arc<Broker>) -> Peer {
+        Peer::with(broker, SessionSettings::default())
+    }
+
+    fn with(broker: &Arc<Broker>, settings: SessionSettings) -> Peer {
         let inbox = Inbox::new(1000, 1 << 24);
         let mut peer = Peer {
-            machine: session::connection(broker, &inbox, NOW),
+            machine: session::connection(broker, &inbox, settings, NOW),
             inbox,
             input: BytesMut::new(),
         };
@@ -60,10 +70,20 @@ impl Peer {
 
     /// A publish up to its content header.
     fn begin(&mut self, channel: u16, key: &str, properties: &[u8], body_size: u64) -> &mut Peer {
+        self.begin_as(channel, (key, false), properties, body_size)
+    }
+
+    fn begin_as(
+        &mut self,
+        channel: u16,
+        (key, mandatory): (&str, bool),
+        properties: &[u8],
+        body_size: u64,
+    ) -> &mut Peer {
         let publish = basic::Publish {
             exchange: "".into(),
             routing_key: key.into(),
-            mandatory: false,
+            mandatory,
             immediate: false,
         };
         let mut header = [0, 60, 0, 0].to_vec();
@@ -71,6 +91,29 @@ impl Peer {
         header.extend(properties);
         self.method(channel, &publish)
             .frame(FrameKind::Header, channel, &header)
+    }
+
+    /// A publish on channel 1 with a body.
+    fn publish(&mut self, key: &str, mandatory: bool, properties: &[u8]) -> &mut Peer {
+        self.begin_as(1, (key, mandatory), properties, 4);
+        self.frame(FrameKind::Body, 1, b"body")
+    }
+
+    fn consume(&mut self, channel: u16, queue: &str, no_ack: bool) -> &mut Peer {
+        let consume = basic::Consume {
+            queue,
+            no_ack,
+            ..Default::default()
+        };
+        self.method(channel, &consume)
+    }
+
+    fn ack(&mut self, channel: u16, delivery_tag: u64, multiple: bool) -> &mut Peer {
+        let ack = basic::Ack {
+            delivery_tag,
+            multiple,
+        };
+        self.method(channel, &ack)
     }
 
     fn declare(&mut self, name: &str) -> &mut Peer {
@@ -102,6 +145,13 @@ impl Peer {
                     Method::ConnectionClose(c) => {
                         format!("close {} {}", c.reply_code, c.reply_text)
                     }
+                    Method::ChannelClose(c) => format!("channel close {}", c.reply_code),
+                    Method::ChannelCloseOk(_) => "close-ok".into(),
+                    Method::BasicReturn(_) => "return".into(),
+                    Method::BasicAck(a) if a.multiple => format!("ack {} multiple", a.delivery_tag),
+                    Method::BasicAck(a) => format!("ack {}", a.delivery_tag),
+                    Method::TxCommitOk(_) => "commit-ok".into(),
+                    Method::QueuePurgeOk(_) => "purge-ok".into(),
                     other => format!("{:?}", other.id()),
                 }),
                 FrameKind::Body => said.push(String::from_utf8_lossy(frame.payload).into_owned()),
@@ -173,6 +223,49 @@ fn an_alarm_stops_a_body_that_has_begun() {
 }
 
 #[test]
+fn only_who_publishes_is_held_back_by_an_alarm_or_the_disk() {
+    let broker = session::broker();
+    let mut peer = Peer::new(&broker);
+    let declare = queue::Declare {
+        queue: "d",
+        durable: true,
+        ..Default::default()
+    };
+    peer.method(1, &declare).turn();
+    let mut other = Peer::new(&broker);
+    other
+        .publish("d", false, PERSISTENT)
+        .publish("d", false, PERSISTENT)
+        .turn();
+    assert!(other.machine.logs(), "what it publishes goes to the log");
+    // One of each that a consumer says.
+    peer.machine.set_alarm(Some("low on disk"));
+    let get = basic::Get {
+        queue: "d",
+        no_ack: false,
+    };
+    peer.consume(1, "d", false).method(1, &get).turn();
+    peer.turn();
+    peer.ack(1, 1, true)
+        .method(1, &basic::Recover { requeue: true })
+        .turn();
+    let delete = queue::Delete {
+        queue: "d",
+        ..Default::default()
+    };
+    peer.method(1, &delete).turn();
+    assert_eq!(peer.machine.held(), None);
+    assert!(!peer.machine.logs() && peer.machine.take_published().is_none());
+    // Nor does what no disk sees wait for one.
+    peer.declare("t")
+        .publish("t", false, TRANSIENT)
+        .publish("t", false, PERSISTENT);
+    peer.machine.set_alarm(None);
+    peer.turn();
+    assert!(!peer.machine.logs() && peer.machine.take_published().is_some());
+}
+
+#[test]
 fn what_is_begun_and_not_complete_has_a_limit() {
     let broker = session::broker();
     let mut peer = Peer::new(&broker);
@@ -199,4 +292,365 @@ fn what_is_begun_and_not_complete_has_a_limit() {
         "close 506 RESOURCE_ERROR - messages that are not complete take more than 268435456 bytes";
     assert_eq!(told, wanted);
     assert!(sent > 128 << 20 && sent < 280 << 20, "{sent}");
+}
+
+/// Properties of a persistent message.
+const PERSISTENT: &[u8] = &[0x10, 0, 2];
+
+const TRANSIENT: &[u8] = &[0, 0];
+
+#[test]
+fn returns_stand_among_the_confirms_in_the_order_of_their_publishes() {
+    let log = MemoryLog::new();
+    let broker = session::broker_on(log.clone());
+    let mut peer = Peer::new(&broker);
+    let declare = queue::Declare {
+        queue: "d",
+        durable: true,
+        ..Default::default()
+    };
+    peer.method(1, &declare).declare("t").turn();
+    let select = confirm::Select { nowait: true };
+    peer.method(1, &select).turn();
+    peer.said();
+    // Nobody takes them, the second is mandatory.
+    peer.publish("none", false, TRANSIENT)
+        .publish("none", true, TRANSIENT)
+        .turn();
+    assert_eq!(peer.said(), ["ack 1", "return", "body", "ack 2"]);
+    for mandatory in [false, false, true, true, false] {
+        peer.publish("none", mandatory, TRANSIENT);
+    }
+    peer.turn();
+    let want = [
+        "ack 4 multiple",
+        "return",
+        "body",
+        "ack 5",
+        "return",
+        "body",
+        "ack 7 multiple",
+    ];
+    assert_eq!(peer.said(), want);
+    // What waits for the disk holds back the acks behind it, never a return.
+    log.hold(true);
+    peer.publish("t", false, TRANSIENT)
+        .publish("d", false, PERSISTENT);
+    peer.publish("none", true, TRANSIENT)
+        .publish("t", false, TRANSIENT)
+        .turn();
+    assert_eq!(peer.said(), ["ack 8", "return", "body"]);
+    log.hold(false);
+    peer.machine.progress(NOW);
+    assert_eq!(peer.said(), ["ack 9", "ack 11 multiple"]);
+}
+
+#[test]
+fn behind_ones_own_close_of_a_channel_all_is_ignored() {
+    let close = channel::Close {
+        reply_code: 200,
+        reply_text: "bye",
+        class_id: 0,
+        method_id: 0,
+    };
+    let broker = session::broker();
+    let mut peer = Peer::new(&broker);
+    peer.declare("q")
+        .publish("q", false, TRANSIENT)
+        .consume(1, "q", false)
+        .turn();
+    peer.said();
+    peer.method(1, &close).ack(1, 1, false).ack(1, 9, false);
+    peer.publish("q", false, TRANSIENT).method(1, &close).turn();
+    assert_eq!(peer.said(), ["close-ok", "close-ok"]);
+    let queue = broker.vhost("/").unwrap().queue("q").unwrap();
+    let counts = queue.counts();
+    assert_eq!((counts.ready, counts.unacked, counts.consumers), (1, 0, 0));
+    // Of the same read, or a new channel.
+    peer.method(1, &channel::Open)
+        .method(1, &close)
+        .method(1, &channel::Open)
+        .turn();
+    assert_eq!(peer.said().len(), 3);
+    peer.method(1, &close).turn();
+    peer.said();
+    peer.ack(1, 1, false).turn();
+    let want = "close 504 CHANNEL_ERROR - expected 'channel.open'";
+    assert_eq!(peer.said(), [want]);
+}
+
+/// A broker that has recovered a durable queue `g` with one message: it is in the log only.
+fn recovered() -> (Arc<Broker>, Arc<MemoryLog>) {
+    let log = MemoryLog::new();
+    let broker = session::broker_on(log.clone());
+    let mut peer = Peer::new(&broker);
+    let declare = queue::Declare {
+        queue: "g",
+        durable: true,
+        ..Default::default()
+    };
+    peer.method(1, &declare)
+        .publish("g", false, PERSISTENT)
+        .turn();
+    let log = log.after_crash();
+    let (broker, _) = Broker::new(log.clone(), &log.definitions());
+    broker.recover_messages(|known, each| log.recover(known, each), NOW);
+    (Arc::new(broker), log)
+}
+
+/// Reads what the queue `g` asks for.
+fn page_in(broker: &Broker, log: &MemoryLog) {
+    let queue = broker.vhost("/").unwrap().queue("g").unwrap();
+    let wanted = queue.wanted(100, 1 << 20);
+    let ids: Vec<_> = wanted.iter().map(|(_, id)| *id).collect();
+    let mut read = Vec::new();
+    log.read(&ids, &mut read).unwrap();
+    let found = wanted
+        .into_iter()
+        .zip(read)
+        .map(|((seq, id), m)| (seq, id, m));
+    let mut batch = Batch::default();
+    queue.arrived(found.collect(), NOW, &mut batch.fx);
+    batch.flush(broker, NOW).unwrap();
+}
+
+#[test]
+fn what_is_waited_for_ends_with_its_channel() {
+    let (broker, log) = recovered();
+    let mut peer = Peer::new(&broker);
+    let get = basic::Get {
+        queue: "g",
+        no_ack: false,
+    };
+    peer.declare("w")
+        .consume(1, "w", false)
+        .method(1, &get)
+        .turn();
+    assert!(!peer.machine.wants_input(), "it waits for the log");
+    peer.said();
+    // Its consumer is given up, which this client would not learn of: the channel is closed.
+    let consumer = ConsumerKey {
+        slot: 0,
+        generation: 0,
+    };
+    peer.machine.notice(Notice::TimedOut(consumer, 1), NOW);
+    assert_eq!(peer.said(), ["channel close 406"]);
+    assert!(peer.machine.wants_input());
+    page_in(&broker, &log);
+    peer.machine.progress(NOW);
+    peer.method(1, &channel::CloseOk).turn();
+    assert!(peer.said().is_empty());
+    let counts = broker.vhost("/").unwrap().queue("g").unwrap().counts();
+    assert_eq!((counts.ready, counts.unacked), (1, 0));
+    // Who still waits gets it.
+    peer.method(1, &channel::Open).method(1, &get).turn();
+    page_in(&broker, &log);
+    peer.machine.progress(NOW);
+    assert_eq!(peer.said().last().unwrap(), "body");
+}
+
+#[test]
+fn what_was_settled_or_purged_is_told_when_it_is_durable() {
+    let (broker, log) = recovered();
+    page_in(&broker, &log);
+    let mut peer = Peer::new(&broker);
+    let get = basic::Get {
+        queue: "g",
+        no_ack: false,
+    };
+    peer.publish("g", false, PERSISTENT);
+    peer.method(1, &get).method(1, &tx::Select).turn();
+    page_in(&broker, &log);
+    peer.machine.progress(NOW);
+    peer.turn();
+    peer.said();
+    log.hold(true);
+    peer.ack(1, 1, false).method(1, &tx::Commit).turn();
+    assert!(peer.said().is_empty(), "commit-ok came before the disk");
+    log.hold(false);
+    peer.machine.progress(NOW);
+    assert_eq!(peer.said(), ["commit-ok"]);
+    log.hold(true);
+    let purge = queue::Purge {
+        queue: "g",
+        nowait: false,
+    };
+    peer.method(1, &purge).turn();
+    assert!(peer.said().is_empty(), "purge-ok came before the disk");
+    log.hold(false);
+    peer.machine.progress(NOW);
+    assert_eq!(peer.said(), ["purge-ok"]);
+}
+
+#[test]
+fn a_transaction_is_as_large_as_is_configured() {
+    let broker = session::broker();
+    let settings = SessionSettings {
+        tx_bytes_max: 1 << 20,
+        ..SessionSettings::default()
+    };
+    let mut peer = Peer::with(&broker, settings);
+    peer.declare("q").method(1, &tx::Select).turn();
+    peer.said();
+    for _ in 0..2 {
+        for _ in 0..3000 {
+            peer.publish("q", false, TRANSIENT);
+        }
+        peer.method(1, &tx::Commit).turn();
+        assert_eq!(peer.said(), ["commit-ok"], "each has the whole limit");
+    }
+    for _ in 0..10_000 {
+        peer.publish("q", false, TRANSIENT);
+    }
+    peer.method(1, &tx::Commit).turn();
+    assert_eq!(peer.said(), ["channel close 406"]);
+    let counts = broker.vhost("/").unwrap().queue("q").unwrap().counts();
+    assert_eq!(counts.ready, 6000);
+    // Without one, far more fits.
+    let mut peer = Peer::new(&broker);
+    peer.method(1, &tx::Select).turn();
+    for _ in 0..20_000 {
+        peer.publish("q", false, TRANSIENT);
+    }
+    peer.method(1, &tx::Commit).turn();
+    assert_eq!(peer.said().last().unwrap(), "commit-ok");
+}
+
+/// The ways a channel or its connection ends.
+const ENDS: [&str; 8] = [
+    "channel.close",
+    "connection.close",
+    "the socket is gone",
+    "channel error",
+    "connection error",
+    "heartbeats are missed",
+    "the server stops",
+    "the log fails",
+];
+
+/// A connection that holds a bit of everything, and ends; what it leaves is counted afterwards.
+fn holds_and_ends(broker: &Arc<Broker>, log: &MemoryLog, end: &str) {
+    let mut peer = Peer::new(broker);
+    peer.method(2, &channel::Open).method(3, &channel::Open);
+    let qos = basic::Qos {
+        prefetch_size: 0,
+        prefetch_count: 3,
+        global: true,
+    };
+    peer.method(1, &qos)
+        .consume(1, "q", false)
+        .consume(1, "q", true);
+    let exclusive = queue::Declare {
+        queue: "mine",
+        exclusive: true,
+        ..Default::default()
+    };
+    peer.method(1, &exclusive)
+        .consume(1, "amq.rabbitmq.reply-to", true)
+        .turn();
+    // Some delivered, some on their way.
+    for _ in 0..3 {
+        peer.publish("q", false, TRANSIENT);
+    }
+    peer.turn();
+    peer.turn();
+    peer.publish("q", false, TRANSIENT);
+    let input = std::mem::take(&mut peer.input);
+    peer.machine.receive(&input, NOW);
+    // An open transaction, of both kinds; a message that is not complete; a message that is waited for.
+    peer.method(2, &tx::Select).consume(2, "q", false).turn();
+    peer.turn();
+    peer.ack(2, 1, false).begin(2, "q", TRANSIENT, 0).turn();
+    peer.begin(3, "q", &properties(20_000), 1 << 20);
+    peer.frame(FrameKind::Body, 3, &[1; PART]).turn();
+    let get = basic::Get {
+        queue: "g",
+        no_ack: false,
+    };
+    peer.method(1, &get).turn();
+    match end {
+        "channel.close" => {
+            let close = channel::Close::default();
+            page_in(broker, log);
+            peer.machine.progress(NOW);
+            for number in [1, 2] {
+                peer.method(number, &close);
+            }
+            peer.turn();
+        }
+        "connection.close" => {
+            page_in(broker, log);
+            peer.machine.progress(NOW);
+            peer.method(0, &connection::Close::default()).turn();
+        }
+        "channel error" => {
+            page_in(broker, log);
+            peer.machine.progress(NOW);
+            peer.ack(1, 99, false).ack(2, 99, false).turn();
+        }
+        "connection error" => {
+            page_in(broker, log);
+            peer.machine.progress(NOW);
+            peer.ack(9, 1, false).turn();
+        }
+        "heartbeats are missed" => {
+            peer.machine.tick(NOW + 60_000);
+            assert!(peer.machine.is_over() && peer.machine.is_reset());
+        }
+        "the server stops" => peer.machine.force_close("stop", NOW),
+        "the log fails" => {
+            log.fail();
+            peer.machine.progress(NOW);
+        }
+        _ => {}
+    }
+    let left = std::mem::take(&mut *peer.inbox.deliveries.lock().unwrap());
+    peer.machine.lost(left, NOW);
+    let vhost = broker.vhost("/").unwrap();
+    for (name, ready) in [("q", None), ("g", Some(1))] {
+        let counts = vhost.queue(name).unwrap().counts();
+        assert_eq!((counts.unacked, counts.consumers), (0, 0), "{end}: {name}");
+        assert!(
+            ready.is_none_or(|n| n == counts.ready),
+            "{end}: {}",
+            counts.ready
+        );
+    }
+    assert!(vhost.queue("mine").is_none(), "{end}");
+    for account in [broker.node_account(), &broker.user_account("guest")] {
+        for quota in [&account.connections, &account.channels] {
+            quota.limit(1);
+            assert_eq!(quota.reached(), None, "{end}: none is used");
+            quota.limit(-1);
+        }
+    }
+}
+
+#[test]
+fn every_end_gives_everything_back_once() {
+    for end in ENDS {
+        let (broker, log) = recovered();
+        let mut first = Peer::new(&broker);
+        first.declare("q").turn();
+        first.machine.lost(Vec::new(), NOW);
+        drop(first);
+        let round = || {
+            holds_and_ends(&broker, &log, end);
+            let mut batch = Batch::default();
+            let queue = broker.vhost("/").unwrap().queue("q").unwrap();
+            queue.purge(NOW, &mut batch.fx);
+            let _ = batch.flush(&broker, NOW);
+        };
+        // The first ones leave room behind that is used again.
+        round();
+        round();
+        let used = || Use::ALL.map(|what| broker.memory().used(what));
+        let before = used();
+        let left = allocation_counter::measure(round).bytes_current;
+        assert_eq!(used(), before, "{end}: of {:?}", Use::ALL);
+        for what in [Use::Assembly, Use::Transactions] {
+            assert_eq!(broker.memory().used(what), 0, "{end}: {}", what.name());
+        }
+        assert!(left < 4096, "{end}: {left} bytes are left");
+    }
 }

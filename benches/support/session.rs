@@ -27,7 +27,12 @@ pub const HANDSHAKE: &[u8] = b"AMQP\0\0\x09\x01\
 
 /// A broker with one vhost and one user, who may do everything.
 pub fn broker() -> Arc<Broker> {
-    let (broker, _) = Broker::new(MemoryLog::new(), &[]);
+    broker_on(MemoryLog::new())
+}
+
+/// The same on an empty log.
+pub fn broker_on(log: Arc<MemoryLog>) -> Arc<Broker> {
+    let (broker, _) = Broker::new(log, &[]);
     broker.add_vhost("/").expect("accepted");
     let guest = User {
         name: "guest".into(),
@@ -42,10 +47,15 @@ pub fn broker() -> Arc<Broker> {
 }
 
 /// A connection that nothing has been said on.
-pub fn connection(broker: &Arc<Broker>, inbox: &Arc<Inbox>, now: u64) -> Connection {
+pub fn connection(
+    broker: &Arc<Broker>,
+    inbox: &Arc<Inbox>,
+    settings: SessionSettings,
+    now: u64,
+) -> Connection {
     let parts = Parts {
         broker: broker.clone(),
-        settings: Arc::new(SessionSettings::default()),
+        settings: Arc::new(settings),
         authenticator: Arc::new(Anybody),
         outlet: inbox.clone(),
         bell: inbox.clone(),

@@ -10,6 +10,7 @@ mod inbox;
 #[path = "../../benches/support/session.rs"]
 mod session;
 
+use leveret::amqp::settings::SessionSettings;
 use leveret::protocol::frame::{self, Parsed};
 use libfuzzer_sys::fuzz_target;
 
@@ -21,7 +22,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let inbox = Inbox::new(64, 1 << 20);
     let mut now = 1_700_000_000_000;
-    let mut machine = session::connection(&session::broker(), &inbox, now);
+    let mut machine = session::connection(&session::broker(), &inbox, SessionSettings::default(), now);
     let mut bytes = Vec::new();
     if mode & 1 == 0 {
         bytes.extend(session::HANDSHAKE);

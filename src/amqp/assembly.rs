@@ -132,6 +132,11 @@ impl Assembly {
         }
     }
 
+    /// Whether anything of it is counted.
+    pub(super) fn holds(&self) -> bool {
+        self.counted != 0
+    }
+
     /// Nothing more comes of it.
     pub(super) fn clear(&mut self, sum: &mut u64) {
         self.end(sum);

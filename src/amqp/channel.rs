@@ -8,7 +8,6 @@ use super::confirms::Confirms;
 use super::tx::Tx;
 use crate::broker::outlet::ChannelCredit;
 use crate::broker::queue::{DeliveryRef, Queue};
-use crate::broker::routing::RouteCache;
 
 /// Where a channel stands.
 ///
@@ -19,11 +18,14 @@ use crate::broker::routing::RouteCache;
 ///      +--------------------+--------------------------+ or channel.close
 /// ```
 ///
-/// While closing, everything on the number is ignored but the two methods that end it.
+/// While closing, everything on the number is ignored but the two methods that end it. A channel that its
+/// client closed is [`Phase::Left`] for the rest of what was read with that: as in RabbitMQ, what the client
+/// had sent right behind is ignored, too.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Phase {
     Open,
     Closing,
+    Left,
 }
 
 /// A delivery that the client has not settled.
@@ -41,7 +43,6 @@ pub(super) struct Channel {
     pub(super) number: u16,
     pub(super) phase: Phase,
     pub(super) assembly: Assembly,
-    pub(super) routes: RouteCache,
     pub(super) confirms: Option<Confirms>,
     /// Since `tx.select`.
     pub(super) tx: Option<Tx>,
@@ -66,7 +67,6 @@ impl Channel {
             number,
             phase: Phase::Open,
             assembly: Assembly::default(),
-            routes: RouteCache::default(),
             confirms: None,
             tx: None,
             unacked: VecDeque::new(),
@@ -77,6 +77,15 @@ impl Channel {
             consumers: Vec::new(),
             reply_consumer: None,
         }
+    }
+
+    /// Whether something is left of it that has to go back or be given back.
+    pub(super) fn holds(&self) -> bool {
+        !self.unacked.is_empty()
+            || !self.consumers.is_empty()
+            || self.reply_consumer.is_some()
+            || self.tx.as_ref().is_some_and(|tx| !tx.is_empty())
+            || self.assembly.holds()
     }
 
     /// The next delivery tag.

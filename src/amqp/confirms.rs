@@ -15,11 +15,20 @@ pub(super) struct Confirms {
     latest: u64,
     /// The last publish of a run that waits for the same position, in order.
     waiting: VecDeque<(u64, Lsn)>,
-    /// Refused publishes that are nacked in their turn.
-    refused: VecDeque<u64>,
+    /// Publishes that no `ack multiple` passes, in order.
+    marks: VecDeque<(u64, Mark)>,
     /// All up to this one were told.
     told: u64,
     position: Lsn,
+}
+
+/// What became of a publish that is told by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Mark {
+    /// Nacked in its turn.
+    Refused,
+    /// Returned: what was published before it is told apart.
+    Returned,
 }
 
 /// A `basic.ack` or `basic.nack` to send.
@@ -40,12 +49,17 @@ impl Confirms {
     pub(super) fn flushed(&mut self, number: u64, position: Lsn, refused: bool) {
         self.position = self.position.max(position);
         if refused {
-            self.refused.push_back(number);
+            self.marks.push_back((number, Mark::Refused));
         }
         match self.waiting.back_mut() {
             Some((last, at)) if *at == self.position => *last = number,
             _ => self.waiting.push_back((number, self.position)),
         }
+    }
+
+    /// A publish is being returned; [`Self::flushed`] comes next for it.
+    pub(super) fn returned(&mut self, number: u64) {
+        self.marks.push_back((number, Mark::Returned));
     }
 
     /// The position that something waits for.
@@ -63,14 +77,15 @@ impl Confirms {
             self.waiting.pop_front();
         }
         let n = upto - self.told;
-        // An `ack multiple` must not pass a refused publish.
-        while let Some(&refused) = self.refused.front()
-            && refused <= upto
+        while let Some(&(number, mark)) = self.marks.front()
+            && number <= upto
         {
-            self.refused.pop_front();
-            self.ack_upto(refused - 1, out);
-            out.push(Verdict::Nack(refused));
-            self.told = refused;
+            self.marks.pop_front();
+            self.ack_upto(number - 1, out);
+            if mark == Mark::Refused {
+                out.push(Verdict::Nack(number));
+                self.told = number;
+            }
         }
         self.ack_upto(upto, out);
         n
@@ -126,6 +141,22 @@ mod tests {
                 multiple: false
             }]
         );
+    }
+
+    #[test]
+    fn no_ack_passes_a_returned_publish() {
+        let ack = |upto, multiple| Verdict::Ack { upto, multiple };
+        let mut c = Confirms::default();
+        for n in 1..=6 {
+            c.next();
+            if n == 4 || n == 5 {
+                c.returned(n);
+            }
+            c.flushed(n, Lsn(if n == 2 { 50 } else { 0 }), false);
+        }
+        assert_eq!(settle(&mut c, 0), [ack(1, false)]);
+        let want = [ack(3, true), ack(4, false), ack(6, true)];
+        assert_eq!(settle(&mut c, 50), want);
     }
 
     #[test]

@@ -10,16 +10,19 @@
 //! After each, what is in [`Connection::output`] is to be written, and [`Connection::is_over`] says
 //! whether to hang up once it is. [`Connection::lost`] is called exactly once, at the end.
 
+mod confirming;
 mod dispatch;
+mod ending;
 mod liveness;
 mod permissions;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::BytesMut;
-
-use super::channel::{Channel, Phase as ChannelPhase};
+use self::confirming::{Returned, Unconfirmed};
+use self::waiting::Wait;
+use super::channel::Channel;
 use super::channels::Channels;
 use super::confirms::Verdict;
 use super::consume::Consumers;
@@ -31,17 +34,15 @@ use crate::broker::batch::{Batch, PUBLISHES_MAX};
 use crate::broker::limits::Account;
 use crate::broker::outlet::{Delivery, Notice, Outlet};
 use crate::broker::ports::{Bell, Lsn};
-use crate::broker::queue::{ConsumerIndex, DeleteIf, Queue};
+use crate::broker::queue::{ConsumerIndex, Queue};
+use crate::broker::routing::RouteCache;
 use crate::broker::totals::Counted;
 use crate::broker::vhost::Vhost;
 use crate::broker::{Broker, ConnectionId};
 use crate::protocol::frame::{self, Parsed};
-use crate::protocol::methods::{MethodId, basic, channel, connection};
-use crate::protocol::reply_code::{HardCode, reply_text};
+use crate::protocol::methods::{MethodId, channel};
+use crate::protocol::reply_code::HardCode;
 use crate::protocol::{EncodeMethod, encode};
-
-/// How long a peer may take to answer `connection.close`, milliseconds.
-const CLOSE_TIMEOUT_MS: u64 = 5_000;
 
 /// How long a peer that closed its connection may take to hang up, milliseconds. Some clients take an end
 /// of the stream right behind `close-ok` for a loss of the connection; others wait for it. RabbitMQ keeps
@@ -92,6 +93,19 @@ impl Phase {
     }
 }
 
+/// Why a session takes no input.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Held {
+    /// A reply waits for the log.
+    Reply,
+    /// The peer does not read what it is told.
+    Output,
+    /// It publishes, and there is an alarm.
+    Alarm,
+    /// Nothing more is processed.
+    Over,
+}
+
 /// What [`Connection::receive`] says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Received {
@@ -101,24 +115,14 @@ pub struct Received {
     pub needed: usize,
 }
 
-/// What processing waits for.
-pub(super) enum Wait {
-    /// A reply that may be sent once the log has come this far.
-    Durable(Lsn, BytesMut),
-    /// `basic.get`: a message that is read from the log.
-    Get {
-        channel: u16,
-        queue: String,
-        no_ack: bool,
-    },
-}
-
-/// A publish of this batch that wants a confirm.
-struct Unconfirmed {
-    channel: u16,
-    seqno: u64,
-    number: u32,
-    durable: bool,
+/// What came of what a connection published.
+#[derive(Debug)]
+pub struct Published {
+    /// Transient messages went to the log, as memory has no room for them: it should be read more slowly.
+    pub spilled: bool,
+    /// A queue whose consumers are behind, if this connection can wait for them: one that consumes itself
+    /// might wait for its own acknowledgements.
+    pub behind: Option<Arc<Queue>>,
 }
 
 /// Who is at the other end, for logs.
@@ -166,27 +170,37 @@ pub struct Connection {
     pub(super) heartbeat: u16,
     pub(super) capabilities: Capabilities,
     pub(super) channels: Channels,
+    routes: RouteCache,
     /// What queues said while a reply waits for the log: it comes after the reply.
     held_notices: Vec<Notice>,
     pub(super) consumers: Consumers,
     pub(super) batch: Batch,
     unconfirmed: Vec<Unconfirmed>,
+    /// Told in their turn among the confirms.
+    returns: Vec<Returned>,
     verdicts: Vec<Verdict>,
-    pub(super) wait: Option<Wait>,
+    wait: Option<Wait>,
+    /// Channels that their client closed in this read; the numbers are free again at its end.
+    left: Vec<u16>,
     pub(super) now: u64,
     /// Unix milliseconds of the first byte, and of the latest in and out.
     pub(super) opened_at: u64,
     received_at: u64,
     sent_at: u64,
-    closing_at: u64,
+    /// Until when `close-ok` is waited for.
+    closing_until: u64,
+    /// The peer is gone without a word: the socket is reset.
+    reset: bool,
     /// Reading was stopped by us: the peer is not missed meanwhile.
     paused: bool,
     /// Octets of messages that have begun on some channel and are not complete: the sum of what their
     /// assemblies have counted.
     pub(super) unfinished: u64,
     published: bool,
-    /// Something was published since the last [`Connection::take_publishing`].
+    /// Something was published since the last [`Connection::take_published`].
     pub(super) publishing: bool,
+    /// See [`Connection::logs`].
+    pub(super) logs: bool,
     blocked: bool,
     alarm: Option<String>,
     pub(super) counted: Counted,
@@ -228,6 +242,7 @@ impl Connection {
     pub fn new(parts: Parts, now: u64) -> Connection {
         Connection {
             id: parts.broker.next_connection_id(),
+            routes: RouteCache::new(parts.broker.memory()),
             broker: parts.broker,
             settings: parts.settings,
             authenticator: parts.authenticator,
@@ -254,17 +269,21 @@ impl Connection {
             consumers: Consumers::default(),
             batch: Batch::default(),
             unconfirmed: Vec::new(),
+            returns: Vec::new(),
             verdicts: Vec::new(),
             wait: None,
+            left: Vec::new(),
             now,
             opened_at: now,
             received_at: now,
             sent_at: now,
-            closing_at: 0,
+            closing_until: 0,
+            reset: false,
             paused: false,
             unfinished: 0,
             published: false,
             publishing: false,
+            logs: false,
             blocked: false,
             alarm: None,
             counted: Counted::default(),
@@ -283,36 +302,52 @@ impl Connection {
         self.phase == Phase::Over
     }
 
+    /// Whether the socket is to be reset instead of closed: its peer has been silent for too long, and what
+    /// it still writes should fail.
+    pub fn is_reset(&self) -> bool {
+        self.reset
+    }
+
     /// Why the connection was closed by us, if it was.
     pub fn reason(&self) -> Option<&str> {
         self.why.as_deref()
     }
 
-    /// Whether to read from the peer: not while something is awaited, an alarm holds a publisher
-    /// back, or the output is full.
+    /// Why nothing is to be read from the peer; `None`: read.
+    pub fn held(&self) -> Option<Held> {
+        if matches!(self.phase, Phase::Over | Phase::Silent { .. }) {
+            Some(Held::Over)
+        } else if self.wait.is_some() {
+            Some(Held::Reply)
+        } else if self.output.len() >= self.settings.output_bytes_max {
+            Some(Held::Output)
+        } else if self.blocked && self.published {
+            Some(Held::Alarm)
+        } else {
+            None
+        }
+    }
+
+    /// Whether to read from the peer.
     pub fn wants_input(&self) -> bool {
-        self.wait.is_none()
-            && !(self.blocked && self.published)
-            && self.output.len() < self.settings.output_bytes_max
-            && !matches!(self.phase, Phase::Over | Phase::Silent { .. })
+        self.held().is_none()
     }
 
-    /// Whether this connection published transient messages that memory has no room for, since the
-    /// last call: it should be read more slowly.
-    pub fn take_spilled(&mut self) -> bool {
-        self.batch.take_spilled()
+    /// Whether its publishes go to the log: it adds to what waits for the disk.
+    pub fn logs(&self) -> bool {
+        self.logs
     }
 
-    /// A queue that was published to since the last call and whose consumers are behind, if this
-    /// connection can wait for them: one that consumes itself might wait for its own acknowledgements.
-    pub fn take_behind(&mut self) -> Option<Arc<Queue>> {
-        let queue = self.batch.take_behind()?;
-        self.consumers.is_empty().then_some(queue)
-    }
-
-    /// Whether anything was published since the last call.
-    pub fn take_publishing(&mut self) -> bool {
-        std::mem::take(&mut self.publishing)
+    /// Whether anything was published since the last call, and what came of it. Dead letters of what it
+    /// settled are not its publishes.
+    pub fn take_published(&mut self) -> Option<Published> {
+        let (spilled, behind) = (self.batch.take_spilled(), self.batch.take_behind());
+        if !std::mem::take(&mut self.publishing) {
+            return None;
+        }
+        self.logs |= spilled;
+        let behind = behind.filter(|_| self.consumers.is_empty());
+        Some(Published { spilled, behind })
     }
 
     /// The negotiated heartbeat in seconds; zero: none.
@@ -371,6 +406,7 @@ impl Connection {
             }
         }
         self.flush();
+        self.forget_left();
         self.broker.totals.add(&mut self.counted);
         let done = matches!(self.phase, Phase::Closed { .. } | Phase::Over);
         let consumed = if done { input.len() } else { at };
@@ -401,13 +437,14 @@ impl Connection {
     pub(super) fn channel_in_vhost(
         &mut self,
         number: u16,
-    ) -> Result<(&Vhost, &mut Batch, &mut Channel), Exception> {
+    ) -> Result<(&Vhost, &mut Batch, &mut RouteCache, &mut Channel), Exception> {
         let ch = self.channels.get_mut(number).ok_or_else(not_open)?;
         let vhost = self.vhost.as_deref().ok_or_else(no_vhost)?;
-        Ok((vhost, &mut self.batch, ch))
+        Ok((vhost, &mut self.batch, &mut self.routes, ch))
     }
 
     fn open_channel(&mut self, number: u16) -> Result<(), Exception> {
+        self.forget_left();
         // As in RabbitMQ, the number itself may be any.
         let (n, max) = (self.channels.len(), self.channel_max);
         if max != 0 && n >= usize::from(max) {
@@ -450,7 +487,16 @@ impl Connection {
         })
     }
 
+    fn forget_left(&mut self) {
+        while let Some(number) = self.left.pop() {
+            self.forget_channel(number);
+        }
+    }
+
+    /// Frees the number of a channel that was left.
     fn forget_channel(&mut self, number: u16) {
+        let holds = self.channels.get(number).is_some_and(Channel::holds);
+        debug_assert!(!holds, "channel {number} was not left");
         if self.channels.remove(number) {
             if let Some([node, _, user]) = &self.accounts {
                 node.channels.give_back(1);
@@ -460,284 +506,18 @@ impl Connection {
         }
     }
 
-    /// Ends what a channel has going on: its consumers, its unacknowledged deliveries.
-    fn leave_channel(&mut self, number: u16) {
-        self.flush();
-        let Some(ch) = self.channels.get_mut(number) else {
-            return;
-        };
-        ch.assembly.clear(&mut self.unfinished);
-        ch.roll_back();
-        let consumers = std::mem::take(&mut ch.consumers);
-        let unacked = std::mem::take(&mut ch.unacked);
-        let reply = ch.reply_consumer.take();
-        self.leave_queues(consumers, unacked);
-        if let Some((slot, name)) = reply {
-            self.broker.replies().remove(&name);
-            self.consumers.remove(slot);
-        }
-        self.flush();
-    }
-
-    /// Ends all channels and deletes the exclusive queues.
-    fn leave(&mut self) {
-        self.flush();
-        while let Some(number) = self.channels.any() {
-            self.leave_channel(number);
-            self.forget_channel(number);
-        }
-        if let Some(accounts) = self.accounts.take() {
-            accounts.iter().for_each(|a| a.connections.give_back(1));
-        }
-        if let Some(vhost) = self.vhost.clone() {
-            for queue in vhost.exclusive_queues(self.id) {
-                if vhost
-                    .delete_queue(&queue, DeleteIf::default(), &mut self.batch.fx)
-                    .is_ok()
-                {
-                    self.counted.queues_deleted += 1;
-                }
-            }
-        }
-        self.flush();
-    }
-
-    /// The connection is gone: everything it had goes back or away. Deliveries that were pushed and
-    /// not handed to [`Self::deliver`] are returned to their queues.
-    pub fn lost(&mut self, undelivered: Vec<Delivery>, now: u64) {
-        self.now = now;
-        self.wait = None;
-        self.return_unsent(undelivered);
-        self.leave();
-        if self.vhost.take().is_some() {
-            self.counted.connections_closed += 1;
-        }
-        self.broker.totals.add(&mut self.counted);
-    }
-
-    // ----- errors -----------------------------------------------------------------------------
-
-    pub(super) fn raise(&mut self, number: u16, method: MethodId, exception: Exception) {
-        // What came before it counts.
-        self.flush();
-        match exception {
-            Exception::Channel(code, text) if number != 0 && self.phase == Phase::Running => {
-                let text = reply_text(code.name(), &text);
-                let (user, peer) = (self.peer.user.as_str(), self.peer.shown());
-                tracing::warn!(user, %peer, channel = number, reason = text, "channel closed");
-                self.leave_channel(number);
-                if let Some(ch) = self.channels.get_mut(number) {
-                    ch.phase = ChannelPhase::Closing;
-                }
-                let (class_id, method_id) = (method.class, method.method);
-                let close = channel::Close {
-                    reply_code: code.number(),
-                    reply_text: &text,
-                    class_id,
-                    method_id,
-                };
-                self.send(number, &close);
-            }
-            Exception::Channel(code, text) => {
-                self.close(code.number(), &reply_text(code.name(), &text), method)
-            }
-            Exception::Connection(code, text) => {
-                self.close(code.number(), &reply_text(code.name(), &text), method)
-            }
-        }
-    }
-
-    /// Ends the connection with `connection.close`.
-    pub(super) fn close(&mut self, reply_code: u16, text: &str, method: MethodId) {
-        self.why = Some(text.to_string());
-        if self.phase == Phase::Running {
-            self.leave();
-        }
-        let (class_id, method_id) = (method.class, method.method);
-        self.send(
-            0,
-            &connection::Close {
-                reply_code,
-                reply_text: text,
-                class_id,
-                method_id,
-            },
-        );
-        self.phase = Phase::Closing;
-        self.closing_at = self.now;
-        self.wait = None;
-    }
-
-    /// Closes the connection because the server or an operator says so: 320.
-    pub fn force_close(&mut self, reason: &str, now: u64) {
-        self.now = now;
-        if matches!(self.phase, Phase::Running) {
-            let code = HardCode::CONNECTION_FORCED;
-            self.close(
-                code.number(),
-                &reply_text(code.name(), reason),
-                MethodId::NONE,
-            );
-        } else if self.phase != Phase::Closing {
-            self.phase = Phase::Over;
-        }
-    }
-
     // ----- out --------------------------------------------------------------------------------
 
     pub(super) fn send<M: EncodeMethod>(&mut self, channel: u16, method: &M) {
         encode::method(self.output.octets(), channel, method);
     }
 
-    /// Sends a reply once the log has come to `lsn`.
-    pub(super) fn send_durable<M: EncodeMethod>(&mut self, channel: u16, method: &M, lsn: Lsn) {
-        if lsn <= self.broker.log().durable() {
-            self.send(channel, method);
-            return;
-        }
-        let mut reply = BytesMut::new();
-        encode::method(&mut reply, channel, method);
-        self.broker.log().ring_at(lsn, &self.bell);
-        self.wait = Some(Wait::Durable(lsn, reply));
-    }
-
     // ----- the batch --------------------------------------------------------------------------
-
-    /// Notes that a publish, by its number in the batch, has to be confirmed, if its channel asked for
-    /// that.
-    pub(super) fn expect_confirm(&mut self, channel: u16, number: u32, durable: bool) {
-        let ch = self.channels.get_mut(channel);
-        let Some(confirms) = ch.and_then(|c| c.confirms.as_mut()) else {
-            return;
-        };
-        let seqno = confirms.next();
-        self.counted.received_confirm += 1;
-        self.unconfirmed.push(Unconfirmed {
-            channel,
-            seqno,
-            number,
-            durable,
-        });
-    }
 
     /// This connection publishes: from now on an alarm holds it back.
     pub(super) fn note_publisher(&mut self) {
         self.published = true;
         self.apply_alarm();
-    }
-
-    /// Logs and applies what was collected, and notes where the publishes are.
-    pub(super) fn flush(&mut self) {
-        if self.batch.is_empty() && self.unconfirmed.is_empty() {
-            return;
-        }
-        let flushed = self.flush_batch();
-        let (lsn, failed) = match flushed {
-            Ok(lsn) => (lsn, false),
-            Err(_) => (Lsn::default(), true),
-        };
-        let mut refused = self.batch.refused().iter().peekable();
-        let mut touched: Option<u16> = None;
-        for u in self.unconfirmed.drain(..) {
-            while refused.peek().is_some_and(|r| **r < u.number) {
-                refused.next();
-            }
-            let refused = refused.peek() == Some(&&u.number) || (failed && u.durable);
-            let Some(ch) = self.channels.get_mut(u.channel) else {
-                continue;
-            };
-            let Some(confirms) = &mut ch.confirms else {
-                continue;
-            };
-            confirms.flushed(
-                u.seqno,
-                if u.durable { lsn } else { Lsn::default() },
-                refused,
-            );
-            touched = Some(u.channel);
-        }
-        self.batch.clear_refused();
-        if touched.is_some() {
-            self.confirm();
-        }
-    }
-
-    pub(super) fn flush_batch(&mut self) -> Result<Lsn, crate::broker::ports::LogFailed> {
-        let broker = self.broker.clone();
-        self.batch.flush(&broker, self.now)
-    }
-
-    /// Tells what is durable, and asks to be rung for what is not yet.
-    fn confirm(&mut self) {
-        let durable = self.broker.log().durable();
-        let mut waits_for = Lsn::default();
-        for ch in self.channels.iter_mut() {
-            let Some(confirms) = &mut ch.confirms else {
-                continue;
-            };
-            if ch.phase != ChannelPhase::Open {
-                continue;
-            }
-            self.counted.confirmed += confirms.settle(durable, &mut self.verdicts);
-            for verdict in self.verdicts.drain(..) {
-                match verdict {
-                    Verdict::Ack { upto, multiple } => {
-                        let ack = basic::Ack {
-                            delivery_tag: upto,
-                            multiple,
-                        };
-                        encode::method(self.output.octets(), ch.number, &ack);
-                    }
-                    Verdict::Nack(delivery_tag) => {
-                        let nack = basic::Nack {
-                            delivery_tag,
-                            multiple: false,
-                            requeue: false,
-                        };
-                        encode::method(self.output.octets(), ch.number, &nack);
-                    }
-                }
-            }
-            if let Some(at) = confirms.waits_for() {
-                waits_for = waits_for.max(at);
-            }
-        }
-        if waits_for > self.rung_for {
-            self.rung_for = waits_for;
-            self.broker.log().ring_at(waits_for, &self.bell);
-        }
-    }
-
-    /// The log's watermark moved, or a message was read: sends what waited for it. The shell calls
-    /// [`Self::receive`] again afterwards, with the input that is left.
-    pub fn progress(&mut self, now: u64) {
-        self.now = now;
-        if self.phase == Phase::Running {
-            self.confirm();
-        }
-        if self.broker.log().failed() && matches!(self.phase, Phase::Running) {
-            self.raise(0, MethodId::NONE, errors::log_failed());
-        }
-        match self.wait.take() {
-            Some(Wait::Durable(lsn, reply)) if self.broker.log().durable() >= lsn => {
-                self.output.octets().extend_from_slice(&reply);
-                for notice in std::mem::take(&mut self.held_notices) {
-                    self.notice(notice, now);
-                }
-            }
-            Some(Wait::Get {
-                channel,
-                queue,
-                no_ack,
-            }) => {
-                if let Err(e) = self.get(channel, &queue, no_ack) {
-                    self.raise(channel, basic::Get::ID, e);
-                }
-                self.flush();
-            }
-            other => self.wait = other,
-        }
-        self.broker.totals.add(&mut self.counted);
     }
 
     // ----- what queues pushed -----------------------------------------------------------------
@@ -768,7 +548,7 @@ impl Connection {
     /// Tells the client what a queue said.
     pub fn notice(&mut self, notice: Notice, now: u64) {
         self.now = now;
-        if matches!(self.wait, Some(Wait::Durable(..))) {
+        if self.waits_for_log() {
             // Who deletes its own consumer's queue hears `delete-ok` first, as from RabbitMQ.
             self.held_notices.push(notice);
             return;

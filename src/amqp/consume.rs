@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::channel::Unacked;
-use super::connection::{Connection, Wait, not_open};
+use super::connection::{Connection, not_open};
 use super::errors::{self, Exception};
 use super::reply_address::{self, REPLY_TO};
 use crate::broker::access::Permission;
@@ -406,11 +406,7 @@ impl Connection {
             }
             Got::Waiting => {
                 self.flush();
-                self.wait = Some(Wait::Get {
-                    channel: number,
-                    queue: name,
-                    no_ack,
-                });
+                self.get_later(number, name, no_ack);
             }
             Got::Message(delivery, left) => {
                 let Some(message) = &delivery.entry.message else {

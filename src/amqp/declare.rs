@@ -18,12 +18,18 @@ use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::methods::{exchange, queue};
 use crate::protocol::properties::PropertiesRef;
 
+/// What may wait for the disk while definitions are staged whose client wants no answer; above that they wait
+/// for it as if it did.
+const UNANSWERED_BYTES_MAX: u64 = 1 << 20;
+
 impl Connection {
     /// Sends a reply when what it says is durable, unless none is wanted.
     fn answer<M: EncodeMethod>(&mut self, number: u16, nowait: bool, reply: &M, lsn: Lsn) {
         self.flush();
         if !nowait {
             self.send_durable(number, reply, lsn);
+        } else if self.broker.log().backlog_bytes() > UNANSWERED_BYTES_MAX {
+            self.wait_durable(number, lsn);
         }
     }
 
@@ -351,12 +357,9 @@ impl Connection {
             .map_err(|e| self.refused(&e))?;
         let n = queue.purge(self.now, &mut self.batch.fx);
         let message_count = u32::try_from(n).unwrap_or(u32::MAX);
-        self.answer(
-            number,
-            m.nowait,
-            &queue::PurgeOk { message_count },
-            Lsn::default(),
-        );
+        // Answered when what was purged cannot come back.
+        let lsn = self.flush_batch().map_err(|_| errors::log_failed())?;
+        self.answer(number, m.nowait, &queue::PurgeOk { message_count }, lsn);
         Ok(())
     }
 

@@ -25,3 +25,4 @@ mod tx;
 pub use connection::{Connection, Received};
 pub use handshake::VERSION;
 pub use settings::{Authenticator, Login, Refused, SessionSettings};
+pub use tx::TX_BYTES_HARD_MAX;

@@ -14,9 +14,8 @@ use crate::broker::arguments::parse_expiration;
 use crate::broker::detour;
 use crate::broker::message::{FLAG_BCC, FLAG_PERSISTENT, Message, Parts};
 use crate::broker::routing::{RouteError, route_keys};
-use crate::broker::routing_keys::{octets_array, stripped_properties};
+use crate::broker::routing_keys::octets_array;
 use crate::protocol::frame::{FrameKind, FrameRef};
-use crate::protocol::methods::basic;
 use crate::protocol::properties::{CLASS_BASIC, Properties, PropertiesRef, parse_content_header};
 use crate::protocol::reply_code::{HardCode, SoftCode};
 use crate::protocol::short::shown;
@@ -37,7 +36,7 @@ impl Connection {
     /// A content header or body frame on an open channel.
     pub(super) fn content(&mut self, number: u16, frame: FrameRef<'_>) -> Result<(), Exception> {
         let ch = self.channels.get_mut(number).ok_or_else(not_open)?;
-        if ch.phase == super::channel::Phase::Closing {
+        if ch.phase != super::channel::Phase::Open {
             return Ok(());
         }
         let a = &mut ch.assembly;
@@ -158,8 +157,8 @@ impl Connection {
         let special = properties.needs_attention();
         // Exchange and its kind come first, as in RabbitMQ.
         if special {
-            let (vhost, _, ch) = self.channel_in_vhost(number)?;
-            ch.routes
+            let (vhost, _, routes, _) = self.channel_in_vhost(number)?;
+            routes
                 .route(vhost, exchange, &routing_key, properties)
                 .map_err(|e| route_error(&e, exchange, &vhost.name))?;
         }
@@ -215,7 +214,7 @@ impl Connection {
             let found = match rare.take() {
                 Some(found) => found,
                 None => {
-                    let routes = &mut self.channel_mut(number)?.routes;
+                    let (_, _, routes, _) = self.channel_in_vhost(number)?;
                     let found = routes.route(&vhost, exchange, &routing_key, properties);
                     found
                         .map_err(|e| route_error(&e, exchange, &vhost.name))?
@@ -225,11 +224,10 @@ impl Connection {
             self.trace_publish(&vhost, number, &message, &keys(), &found.queues);
             rare = Some(found);
         }
-        let (vhost, batch, ch) = self.channel_in_vhost(number)?;
+        let (vhost, batch, routes, ch) = self.channel_in_vhost(number)?;
         let found = match &rare {
             Some(found) => found,
-            None => ch
-                .routes
+            None => routes
                 .route(vhost, exchange, &routing_key, properties)
                 .map_err(|e| route_error(&e, exchange, &vhost.name))?,
         };
@@ -253,16 +251,28 @@ impl Connection {
         }
         let unroutable = found.is_unroutable().then(|| message.clone());
         let (at, durable) = detour::send(batch, message, found, expiration, priority, now);
-        self.published(number, a.mandatory, unroutable.as_ref());
-        self.expect_confirm(number, at, durable);
+        self.logs |= durable;
+        let seqno = self.expect_confirm(number, at, durable);
+        self.published(number, a.mandatory, unroutable.as_ref(), seqno);
         Ok(())
     }
 
-    /// Counts a publish, and returns a mandatory one that is `unroutable`: that nobody takes.
-    pub(super) fn published(&mut self, number: u16, mandatory: bool, unroutable: Option<&Message>) {
+    /// Counts a publish, and returns a mandatory one that is `unroutable`: that nobody takes. `seqno`: what it
+    /// will be confirmed as.
+    pub(super) fn published(
+        &mut self,
+        number: u16,
+        mandatory: bool,
+        unroutable: Option<&Message>,
+        seqno: Option<u64>,
+    ) {
         match unroutable {
-            Some(message) => self.unroutable(number, mandatory, message),
             None => self.counted.routed += 1,
+            Some(message) if mandatory => {
+                self.counted.unroutable_returned += 1;
+                self.return_message(number, seqno, message);
+            }
+            Some(_) => self.counted.unroutable_dropped += 1,
         }
     }
 
@@ -282,27 +292,6 @@ impl Connection {
             format!("message size {size} is larger than configured max size {max}")
         };
         Err(Exception::soft(SoftCode::PRECONDITION_FAILED, text))
-    }
-
-    /// Tells the publisher of a mandatory message that nobody took it. The return leaves before the
-    /// confirm.
-    pub(super) fn unroutable(&mut self, number: u16, mandatory: bool, message: &Message) {
-        if !mandatory {
-            self.counted.unroutable_dropped += 1;
-            return;
-        }
-        self.counted.unroutable_returned += 1;
-        let return_ = basic::Return {
-            reply_code: SoftCode::NO_ROUTE.number(),
-            reply_text: SoftCode::NO_ROUTE.name(),
-            exchange: message.exchange(),
-            routing_key: message.routing_key(),
-        };
-        self.send(number, &return_);
-        let frame_max = self.frame_max;
-        let shown = stripped_properties(message);
-        let properties = shown.as_deref().unwrap_or(message.properties());
-        self.output.content(number, properties, message, frame_max);
     }
 
     /// Properties that mean something to the broker.

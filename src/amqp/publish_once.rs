@@ -9,6 +9,7 @@ use crate::broker::deduplication::Admission;
 use crate::broker::detour::{self, Found};
 use crate::broker::message::Message;
 use crate::broker::routing::route_once;
+use crate::broker::vhost::Vhost;
 use crate::protocol::properties::PropertiesRef;
 
 /// Where a publish was sent: it is routed again when it has the turn.
@@ -28,20 +29,21 @@ impl Connection {
         self.flush();
         let broker = self.broker.clone();
         let _turn = broker.take_turn();
-        let (at, durable) = self.send_once(&mut publish)?;
+        let vhost = self.the_vhost()?;
+        let (at, durable) = self.send_once(&vhost, &mut publish);
         let unroutable = publish.found.is_unroutable().then_some(&publish.message);
-        self.published(number, publish.mandatory, unroutable);
-        self.expect_confirm(number, at, durable);
+        let seqno = self.expect_confirm(number, at, durable);
+        self.published(number, publish.mandatory, unroutable, seqno);
         self.flush();
         Ok(())
     }
 
     /// Adds a publish to the batch, for where it goes now if windows look at it. The caller then has
     /// the turn, and keeps it until the batch is flushed. Returns what [`detour::send`] does.
-    pub(super) fn send_once(&mut self, publish: &mut TxPublish) -> Result<(u32, bool), Exception> {
+    pub(super) fn send_once(&mut self, vhost: &Vhost, publish: &mut TxPublish) -> (u32, bool) {
         let mut admission = Admission::default();
         if let Some(once) = &publish.once {
-            (publish.found, admission) = self.look_once(&publish.message, once)?;
+            (publish.found, admission) = self.look_once(vhost, &publish.message, once);
         }
         let TxPublish {
             message,
@@ -64,22 +66,18 @@ impl Connection {
         } else {
             self.batch.define(admission.changes());
         }
-        Ok((at, durable | found.duplicate))
+        self.logs |= durable;
+        (at, durable | found.duplicate)
     }
 
-    fn look_once(
-        &mut self,
-        message: &Message,
-        once: &Once,
-    ) -> Result<(Found, Admission), Exception> {
-        let vhost = self.the_vhost()?;
+    fn look_once(&mut self, vhost: &Vhost, message: &Message, once: &Once) -> (Found, Admission) {
         let properties = PropertiesRef::unchecked(message.properties());
         let admission = Admission::of(properties, self.now);
         let keys: Vec<&[u8]> = once.keys.iter().map(Vec::as_slice).collect();
-        let looked = route_once(&vhost, &once.exchange, &keys, admission, properties);
+        let looked = route_once(vhost, &once.exchange, &keys, admission, properties);
         if looked.0.duplicate {
             self.batch.wait_behind_all();
         }
-        Ok(looked)
+        looked
     }
 }

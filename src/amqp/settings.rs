@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::tx::TX_BYTES_HARD_MAX;
+
 /// The name of this node, in RabbitMQ's form; metrics and the firehose tell it.
 pub const NODE_NAME: &str = "rabbit@localhost";
 
@@ -21,6 +23,8 @@ pub struct SessionSettings {
     pub max_message_bytes: u64,
     /// Octets of messages that have begun and are not complete, on all channels of a connection.
     pub unfinished_bytes: u64,
+    /// What one transaction may hold in memory, in bytes.
+    pub tx_bytes_max: u64,
     /// Consumers per channel; zero: no limit.
     pub consumers_per_channel: u32,
     /// How long consumers of quorum queues may keep a delivery, unless they or their queue say
@@ -47,6 +51,7 @@ impl Default for SessionSettings {
             handshake_timeout_ms: 10_000,
             max_message_bytes: 16 << 20,
             unfinished_bytes: 256 << 20,
+            tx_bytes_max: TX_BYTES_HARD_MAX,
             consumers_per_channel: 0,
             consumer_timeout_ms: 0,
             output_bytes_max: 4 << 20,

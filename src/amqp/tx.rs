@@ -10,14 +10,19 @@ use super::connection::Connection;
 use super::errors::Exception;
 use super::publish_once::Once;
 use crate::broker::detour::Found;
+use crate::broker::memory::{Charge, Memory, Use};
 use crate::broker::message::Message;
 use crate::broker::queue::Settle;
 use crate::protocol::methods::tx;
 use crate::protocol::reply_code::SoftCode;
 
-/// Bytes of messages that one transaction may hold. They stay in memory until the commit, as they
-/// have no place on disk before it.
-pub const TX_BYTES_MAX: usize = 256 << 20;
+/// No transaction is larger than this many bytes, whatever is configured: what it logs with its commit is one
+/// frame of the log, whose length has 32 bits.
+pub const TX_BYTES_HARD_MAX: u64 = 2 << 30;
+
+/// What a publish or a settlement takes beside the message, in bytes.
+const PUBLISH_BYTES: usize = size_of::<TxPublish>();
+const SETTLE_BYTES: usize = size_of::<(Unacked, Settle)>();
 
 /// A publish that waits for the commit.
 pub(super) struct TxPublish {
@@ -31,30 +36,62 @@ pub(super) struct TxPublish {
 }
 
 /// What a channel's transaction holds.
-#[derive(Default)]
 pub(super) struct Tx {
+    /// What it may hold, see [`super::settings::SessionSettings::tx_bytes_max`].
+    max: u64,
     publishes: Vec<TxPublish>,
-    bytes: usize,
     settles: Vec<(Unacked, Settle)>,
+    memory: Memory,
+    /// What its messages take, and everything beside them.
+    messages: Charge,
+    beside: Charge,
 }
 
 impl Tx {
+    fn new(max: u64, memory: Memory) -> Tx {
+        Tx {
+            max,
+            publishes: Vec::new(),
+            settles: Vec::new(),
+            messages: memory.charge(Use::Transactions),
+            beside: memory.charge(Use::Assembly),
+            memory,
+        }
+    }
+
+    /// Takes what it holds; the next transaction begins.
+    fn take_all(&mut self) -> Tx {
+        let next = Tx::new(self.max, self.memory.clone());
+        std::mem::replace(self, next)
+    }
+
     /// Notes a publish.
     ///
     /// # Errors
     /// The transaction is too large: 406.
     pub(super) fn publish(&mut self, publish: TxPublish) -> Result<(), Exception> {
-        self.bytes += publish.message.resident_bytes();
-        if self.bytes > TX_BYTES_MAX {
-            let text = format!("transaction is larger than {TX_BYTES_MAX} bytes");
+        let message = publish.message.resident_bytes() as u64;
+        self.messages.set(self.messages.bytes() + message);
+        self.take(PUBLISH_BYTES + size_of_val(&*publish.found.queues));
+        if self.messages.bytes() + self.beside.bytes() > self.max {
+            let text = format!("transaction is larger than {} bytes", self.max);
             return Err(failed(&text));
         }
         self.publishes.push(publish);
         Ok(())
     }
 
+    fn take(&mut self, bytes: usize) {
+        self.beside.set(self.beside.bytes() + bytes as u64);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.publishes.is_empty() && self.settles.is_empty()
+    }
+
     /// Notes a settlement.
     pub(super) fn settle(&mut self, delivery: Unacked, how: Settle) {
+        self.take(SETTLE_BYTES);
         self.settles.push((delivery, how));
     }
 }
@@ -63,7 +100,7 @@ impl Channel {
     /// Forgets what the transaction holds; its deliveries are unacknowledged as before.
     pub(super) fn roll_back(&mut self) {
         let Some(tx) = &mut self.tx else { return };
-        let held = std::mem::take(tx);
+        let held = tx.take_all();
         if held.settles.is_empty() {
             return;
         }
@@ -75,35 +112,40 @@ impl Channel {
 
 impl Connection {
     pub(super) fn tx_select(&mut self, number: u16) -> Result<(), Exception> {
+        let (max, memory) = (self.settings.tx_bytes_max, self.broker.memory().clone());
         let ch = self.channel_mut(number)?;
         if ch.confirms.is_some() {
             return Err(failed("cannot switch from confirm to tx mode"));
         }
-        ch.tx.get_or_insert_default();
+        ch.tx.get_or_insert_with(|| Tx::new(max, memory));
         self.send(number, &tx::SelectOk);
         Ok(())
     }
 
     pub(super) fn tx_commit(&mut self, number: u16) -> Result<(), Exception> {
+        // From here on nothing can fail half way.
+        let vhost = self.the_vhost()?;
         let ch = self.channel_mut(number)?;
-        let mut held = std::mem::take(ch.tx.as_mut().ok_or_else(not_transactional)?);
+        let mut held = ch.tx.as_mut().ok_or_else(not_transactional)?.take_all();
         let broker = self.broker.clone();
         let once = held.publishes.iter().any(|p| p.once.is_some());
         let _turn = once.then(|| broker.take_turn());
-        let (mut credited, mut acknowledged, mut waits) = (0, 0, false);
+        let (mut credited, mut acknowledged) = (0, 0);
+        // Transient publishes alone wait for no disk.
+        let mut waits = !held.settles.is_empty();
         for (u, how) in &held.settles {
             credited += u32::from(u.credited);
             acknowledged += u64::from(*how == Settle::Ack);
             self.batch.settle(&u.queue, u.delivery, *how);
         }
         for p in &mut held.publishes {
-            let (_, durable) = self.send_once(p)?;
+            let (_, durable) = self.send_once(&vhost, p);
             waits |= durable;
         }
         self.counted.acknowledged += acknowledged;
         for p in &held.publishes {
             let unroutable = p.found.is_unroutable().then_some(&p.message);
-            self.published(number, p.mandatory, unroutable);
+            self.published(number, p.mandatory, unroutable, None);
         }
         let flushed = self.flush_batch();
         let refused = !self.batch.refused().is_empty();

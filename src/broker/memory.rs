@@ -55,11 +55,13 @@ pub enum Use {
     Assembly,
     /// What de-duplication windows remember.
     Deduplication,
+    /// What connections remember of routes.
+    Routes,
 }
 
 impl Use {
     /// All of them.
-    pub const ALL: [Use; 8] = [
+    pub const ALL: [Use; 9] = [
         Use::Messages,
         Use::Entries,
         Use::Places,
@@ -68,6 +70,7 @@ impl Use {
         Use::Transactions,
         Use::Assembly,
         Use::Deduplication,
+        Use::Routes,
     ];
 
     /// Its name, for metrics.
@@ -81,6 +84,7 @@ impl Use {
             Use::Transactions => "transactions",
             Use::Assembly => "assembly",
             Use::Deduplication => "deduplication",
+            Use::Routes => "routes",
         }
     }
 

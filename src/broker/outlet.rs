@@ -62,6 +62,11 @@ pub trait Outlet: Bell {
     /// How many deliveries were pushed for a consumer and not taken yet.
     fn waiting(&self, consumer: ConsumerKey) -> usize;
 
+    /// Deliveries that wait here, and bytes of their bodies.
+    fn load(&self) -> (usize, u64) {
+        (0, 0)
+    }
+
     /// Gives back what was pushed for a consumer and not taken yet.
     fn withdraw(&self, consumer: ConsumerKey) -> Vec<Delivery>;
 

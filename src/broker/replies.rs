@@ -30,9 +30,18 @@ impl fmt::Debug for ReplyTarget {
     }
 }
 
+/// Direct replies that wait for a requester that does not read, and bytes of what waits for it in all, above
+/// which more of them are dropped, as for one that is gone: no queue holds them back, so nothing else would.
+const REPLIES_MAX: usize = 64 * 1024;
+const REPLY_BYTES_MAX: u64 = 64 << 20;
+
 impl ReplyTarget {
     /// Sends an answer, straight to the consumer's connection.
     pub fn send(&self, message: &Message, fx: &mut Effects) {
+        let (replies, bytes) = self.outlet.load();
+        if replies >= REPLIES_MAX || bytes >= REPLY_BYTES_MAX {
+            return;
+        }
         let entry = Entry {
             seq: 0,
             id: MessageId::NONE,

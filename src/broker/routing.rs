@@ -1,26 +1,34 @@
 //! From an exchange and a routing key to queues.
 //!
-//! Each channel remembers the routes it used. A remembered route holds the exchanges it went
+//! Each connection remembers the routes it used. A remembered route holds the exchanges it went
 //! through with their versions; while those are unchanged and no queue of it is deleted, it is
 //! used without a lock, a reference count or an allocation.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 
 use super::deduplication::{Admission, Window};
 use super::detour::{Detour, Found};
 use super::exchange::{Destination, Exchange, ExchangeType, delay_of};
+use super::memory::{Charge, Memory, Use};
 use super::queue::Queue;
 use super::replies::REPLY_TO;
 use super::vhost::Vhost;
 use crate::protocol::properties::PropertiesRef;
 
-/// Routes that one channel remembers at most; a publisher with random keys starts over.
+/// Routes that one connection remembers at most; a publisher with random keys starts over.
 pub const CACHED_ROUTES_MAX: usize = 1024;
 
-/// Queues in all routes that one channel remembers at most, 128 KiB of pointers; so that a thousand
-/// keys that each lead to ten thousand queues do not fill the memory.
-pub const CACHED_QUEUES_MAX: usize = 16 * 1024;
+/// What these take at most, keys, queues and all; so that a thousand keys that each lead to ten thousand
+/// queues do not fill the memory.
+pub const CACHED_BYTES_MAX: usize = 512 * 1024;
+
+/// What all connections of a broker remember before each of them remembers [`CACHED_ROUTES_FEW`] only.
+pub const CACHED_BYTES_IN_ALL: u64 = 32 << 20;
+
+/// See [`CACHED_BYTES_IN_ALL`].
+pub const CACHED_ROUTES_FEW: usize = 64;
 
 /// Up to this many queues of a route are searched one after the other for one that comes again.
 const SEARCHED_MAX: usize = 16;
@@ -43,6 +51,13 @@ struct Route {
 }
 
 impl Route {
+    /// What it takes in the cache.
+    fn bytes(&self) -> usize {
+        let found = size_of_val(&*self.found.queues) + size_of_val(&*self.found.detours);
+        let names = self.exchange.len() + self.key.len();
+        ROUTE_BYTES + names + found + size_of_val(&*self.through)
+    }
+
     fn is_for(&self, exchange: &str, key: &[u8]) -> bool {
         same(&self.key, key) && same(self.exchange.as_bytes(), exchange.as_bytes())
     }
@@ -62,22 +77,56 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && (a.is_empty() || a == b)
 }
 
-/// The routes a channel remembers.
+/// What a route takes by itself: its place, that in the index, and what an allocator rounds up.
+const ROUTE_BYTES: usize = size_of::<Route>() + 2 * size_of::<(u64, usize)>() + 3 * 16;
+
+/// Passes on what is a hash already.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes
+            .iter()
+            .for_each(|b| self.0 = self.0.rotate_left(8) ^ u64::from(*b));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The routes a connection remembers.
 #[derive(Debug, Default)]
 pub struct RouteCache {
     routes: Vec<Route>,
-    /// By exchange and key, see [`index_key`].
-    index: HashMap<Box<[u8]>, usize>,
-    /// Where the keys of lookups are put together.
-    scratch: Vec<u8>,
+    /// By the hash of exchange and key; of two with the same one the later stands here.
+    index: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
+    /// Nobody can choose keys that have the same hash.
+    hasher: RandomState,
     last: usize,
-    /// Queues in all routes.
-    n_queues: usize,
+    /// Of all routes.
+    bytes: usize,
+    memory: Option<Memory>,
+    charge: Charge,
     /// Where the latest message went whose route cannot be remembered.
     once: Found,
 }
 
 impl RouteCache {
+    /// A cache that is counted there.
+    pub fn new(memory: &Memory) -> RouteCache {
+        RouteCache {
+            memory: Some(memory.clone()),
+            charge: memory.charge(Use::Routes),
+            ..RouteCache::default()
+        }
+    }
+
     /// Where a message goes.
     ///
     /// # Errors
@@ -92,8 +141,8 @@ impl RouteCache {
         let hit = match self.routes.get(self.last) {
             Some(route) if route.is_for(exchange, key) => Some(self.last),
             _ => {
-                index_key(exchange, key, &mut self.scratch);
-                self.index.get(self.scratch.as_slice()).copied()
+                let at = self.index.get(&self.hash(exchange, key)).copied();
+                at.filter(|at| self.routes[*at].is_for(exchange, key))
             }
         };
         if let Some(at) = hit
@@ -134,44 +183,48 @@ impl RouteCache {
         }
     }
 
+    fn hash(&self, exchange: &str, key: &[u8]) -> u64 {
+        self.hasher.hash_one((exchange, key))
+    }
+
+    /// How many routes it may remember.
+    fn most(&self) -> usize {
+        match &self.memory {
+            Some(memory) if memory.used(Use::Routes) > CACHED_BYTES_IN_ALL => CACHED_ROUTES_FEW,
+            _ => CACHED_ROUTES_MAX,
+        }
+    }
+
     /// Puts a route where it was found stale, or adds it.
-    fn remember(&mut self, stale: Option<usize>, route: Route) -> usize {
-        let before = stale.map_or(0, |at| self.routes[at].found.queues.len());
-        let n_queues = self.n_queues - before + route.found.queues.len();
-        let full = stale.is_none() && self.routes.len() >= CACHED_ROUTES_MAX;
-        let at = if full || n_queues > CACHED_QUEUES_MAX {
-            self.routes.clear();
-            self.index.clear();
-            self.n_queues = 0;
+    fn remember(&mut self, stale: Option<usize>, mut route: Route) -> usize {
+        route.found.queues.shrink_to_fit();
+        route.through.shrink_to_fit();
+        let before = stale.map_or(0, |at| self.routes[at].bytes());
+        self.bytes = self.bytes - before + route.bytes();
+        let full = stale.is_none() && self.routes.len() >= self.most();
+        let at = if full || self.bytes > CACHED_BYTES_MAX {
+            (self.routes, self.index) = Default::default();
+            self.bytes = route.bytes();
             None
         } else {
             stale
         };
-        self.n_queues += route.found.queues.len();
+        self.charge.set(self.bytes as u64);
         self.last = match at {
             Some(at) => {
-                self.n_queues -= before;
                 self.routes[at] = route;
                 at
             }
             None => {
                 let at = self.routes.len();
-                index_key(&route.exchange, &route.key, &mut self.scratch);
-                self.index.insert(self.scratch.as_slice().into(), at);
+                self.index
+                    .insert(self.hash(&route.exchange, &route.key), at);
                 self.routes.push(route);
                 at
             }
         };
         self.last
     }
-}
-
-/// Exchange and key in one, never empty (see [`same`]): the length of the first, then both.
-fn index_key(exchange: &str, key: &[u8], out: &mut Vec<u8>) {
-    out.clear();
-    out.extend((exchange.len() as u32).to_le_bytes());
-    out.extend_from_slice(exchange.as_bytes());
-    out.extend_from_slice(key);
 }
 
 /// Routes a message with several keys, its own and those in its `CC` and `BCC` headers, without

@@ -11,18 +11,23 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
 
 use super::Shared;
 use super::admission::HalfOpen;
+use super::gate::{Gate, Published, Reason, View};
 use super::inbox::{Contents, Inbox};
-use super::patience::Patience;
+use super::punctual::Punctual;
 use crate::amqp::connection::{Connection, Parts};
 use crate::amqp::output::Output;
 use crate::broker::by_queue::ByQueue;
+use crate::broker::memory::{Charge, Use};
 use crate::broker::outlet::Outlet;
-use crate::broker::ports::Bell;
+use crate::broker::ports::{Bell, Lsn};
 use crate::broker::queue::{ConsumerIndex, Queue};
 use crate::clock;
 
@@ -48,10 +53,6 @@ const SLICES: usize = 64;
 /// How long a deadline lies ahead when there is none.
 const FAR: Duration = Duration::from_secs(3600);
 
-/// How long a publisher of transient messages is not read while memory is over its budget, per read:
-/// its messages go to disk, and a consumer that is a little behind gets the time to catch up.
-const SPILL_PAUSE_MS: u64 = 2;
-
 /// How long the last bytes may take to leave.
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -72,16 +73,14 @@ struct Task<S> {
     /// While it has not logged in.
     half_open: Option<HalfOpen>,
     closing_for: bool,
-    /// Nothing is read before this time, unix milliseconds.
-    held_until: u64,
-    /// That time lies ahead, as of the latest step. Decided once a step: input that stays behind
-    /// because of it needs the deadline that goes with it, or nobody would come back to it.
-    held: bool,
-    patience: Patience,
+    gate: Gate,
+    /// The log rings when it has come this far.
+    rung_for: Lsn,
+    punctual: Punctual,
     /// The last read brought a lot: more is on its way.
     streaming: bool,
-    /// It is not read while this queue's consumers are behind.
-    behind: Option<Arc<Queue>>,
+    /// What waits for the rest of a frame, as it was counted last.
+    charge: Charge,
 }
 
 /// Why a connection ended.
@@ -92,6 +91,28 @@ enum End {
     Io(io::Error),
     /// The peer does not read.
     WriteTimeout,
+    /// The peer has said nothing for too long.
+    Silent,
+}
+
+/// A socket, plain or with TLS.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Makes the end of the connection a reset: what the peer still writes fails.
+    fn reset_at_close(&self);
+}
+
+impl Socket for TcpStream {
+    fn reset_at_close(&self) {
+        if let Err(e) = SockRef::from(self).set_linger(Some(Duration::ZERO)) {
+            tracing::debug!("socket options: {e}");
+        }
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn reset_at_close(&self) {
+        self.get_ref().0.reset_at_close();
+    }
 }
 
 /// The two ends of a socket, and what is known of them.
@@ -109,7 +130,7 @@ pub(super) struct Ends {
 /// Serves one connection to its end.
 pub(super) async fn serve<S>(stream: S, ends: Ends, shared: Arc<Shared>)
 where
-    S: AsyncRead + AsyncWrite + Send + Unpin,
+    S: Socket,
 {
     let limits = &shared.config.limits;
     let inbox = Inbox::new(limits.inbox_deliveries, limits.inbox_bytes.0);
@@ -141,11 +162,11 @@ where
         alarm_version: 0,
         half_open: Some(ends.half_open),
         closing_for: false,
-        held_until: 0,
-        held: false,
-        patience: Patience::new(),
+        gate: Gate::new(),
+        rung_for: Lsn::default(),
+        punctual: Punctual::default(),
         streaming: false,
-        behind: None,
+        charge: shared.broker.memory().charge(Use::Assembly),
         shared: shared.clone(),
     };
     let end = task.run().await;
@@ -167,17 +188,20 @@ async fn write<W: AsyncWrite + Unpin>(writer: &mut W, output: &Output) -> io::Re
     .await
 }
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
+impl<S: Socket> Task<S> {
     async fn run(&mut self) -> End {
         let timer = tokio::time::sleep(FAR);
         tokio::pin!(timer);
         let mut armed = None;
         loop {
             self.step();
+            if self.machine.is_reset() {
+                return End::Silent;
+            }
             if self.machine.is_over() && self.machine.output.is_empty() {
                 return End::Over;
             }
-            let reading = self.wants_input();
+            let reading = self.gate.closed().is_none();
             self.machine.set_paused(!reading, clock::now());
             let writing = !self.machine.output.is_empty();
             let deadline = self.deadline();
@@ -200,13 +224,20 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
                 },
                 read = self.reader.read_buf(&mut self.input), if reading => match read {
                     Ok(0) => return End::Over,
-                    Ok(n) => self.adapt(n),
+                    Ok(n) => {
+                        // Any octet says that the peer is there, long before its frame is complete.
+                        self.machine.heard(clock::now());
+                        self.adapt(n);
+                    }
                     Err(e) => return End::Io(e),
                 },
                 () = inbox.rung() => {}
                 () = &mut timer => {
-                    armed = None;
+                    let due = armed.take();
                     let now = clock::now();
+                    if !self.punctual.judges(due, now) {
+                        continue;
+                    }
                     let timeout = self.shared.config.protocol.write_timeout_ms;
                     if self.stuck_since.is_some_and(|since| since + timeout <= now) {
                         return End::WriteTimeout;
@@ -234,37 +265,24 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
                 self.machine.force_close(&reason, now);
             }
         }
-        if self
-            .patience
-            .waits(self.shared.broker.memory().is_short(), now)
-        {
-            self.held_until = self.held_until.max(now + 1);
-        }
-        if let Some(queue) = &self.behind
-            && queue.behind_until() <= now
-        {
-            self.behind = None;
-        }
-        self.held = self.is_held(now);
-        if self.input.len() >= self.needed && !self.held && self.machine.wants_input() {
+        self.look(now);
+        if self.input.len() >= self.needed && self.gate.closed().is_none() {
             let received = self.machine.receive(&self.input, now);
             self.input.advance(received.consumed);
             self.needed = received.needed.max(1);
-            if self.machine.take_spilled() {
-                self.held_until = now + SPILL_PAUSE_MS;
+            if let Some(published) = self.machine.take_published() {
+                let behind = published.behind.filter(|queue| {
+                    let outlet: Arc<dyn Outlet> = self.inbox.clone();
+                    self.streaming && queue.wait_for_consumers(&outlet)
+                });
+                let published = Published {
+                    spilled: published.spilled,
+                    behind,
+                };
+                let view = self.view(now);
+                self.gate.published(published, &view);
             }
-            if let Some(queue) = self.machine.take_behind()
-                && self.streaming
-            {
-                let outlet: Arc<dyn Outlet> = self.inbox.clone();
-                self.behind = queue.wait_for_consumers(&outlet).then_some(queue);
-            }
-            if self.machine.take_publishing() && self.shared.broker.memory().is_short() {
-                self.patience.published_under_pressure(now);
-                if self.patience.waits(true, now) {
-                    self.held_until = self.held_until.max(now + 1);
-                }
-            }
+            self.count_input();
             if self.input.is_empty() && self.input.capacity() > READ_BYTES_MAX {
                 self.input = BytesMut::new();
             }
@@ -272,9 +290,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
                 self.half_open = None;
             }
         }
-        self.held = self.is_held(now);
         if self.machine.output.len() < WRITE_AT_BYTES {
             self.take_inbox(now);
+        }
+        self.look(now);
+        if self.gate.closed() == Some(Reason::Backlog) {
+            self.ring_when_caught_up();
         }
         if self.machine.output.is_empty() {
             self.stuck_since = None;
@@ -283,8 +304,39 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
         }
     }
 
-    fn is_held(&self, now: u64) -> bool {
-        self.held_until > now || self.behind.is_some()
+    fn view(&self, now: u64) -> View {
+        let (log, limits) = (self.shared.broker.log(), &self.shared.config.limits);
+        View {
+            session: self.machine.held(),
+            logs: self.machine.logs(),
+            backlog: log.backlog_bytes() >= limits.log_backlog_bytes.0,
+            memory_short: self.shared.broker.memory().is_short(),
+            now,
+        }
+    }
+
+    fn look(&mut self, now: u64) {
+        let view = self.view(now);
+        self.gate.look(&view);
+    }
+
+    /// The disk is behind: goes on when it has caught up with what is staged now.
+    fn ring_when_caught_up(&mut self) {
+        let log = self.shared.broker.log();
+        if self.rung_for <= log.durable() {
+            self.rung_for = log.staged();
+            let bell: Arc<dyn Bell> = self.inbox.clone();
+            log.ring_at(self.rung_for, &bell);
+        }
+    }
+
+    /// What is left waits for the rest of a frame, if that is large.
+    fn count_input(&mut self) {
+        let waits = match self.input.len() {
+            n if n >= READ_BYTES_MIN && self.needed > n => self.input.capacity(),
+            _ => 0,
+        };
+        self.charge.set(waits as u64);
     }
 
     fn take_inbox(&mut self, now: u64) {
@@ -322,32 +374,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
         }
     }
 
-    fn wants_input(&self) -> bool {
-        if !self.machine.wants_input() || self.held {
-            return false;
-        }
-        let log = self.shared.broker.log();
-        if log.backlog_bytes() < self.shared.config.limits.log_backlog_bytes.0 {
-            return true;
-        }
-        // The disk is behind: go on when it has caught up with what is staged now.
-        let bell: Arc<dyn Bell> = self.inbox.clone();
-        log.ring_at(log.staged(), &bell);
-        false
-    }
-
     fn deadline(&self) -> Option<u64> {
         let stuck = self
             .stuck_since
             .map(|since| since + self.shared.config.protocol.write_timeout_ms);
-        let held = self.held.then(|| {
-            let behind = self.behind.as_ref().map_or(0, |q| q.behind_until());
-            self.held_until.max(behind)
-        });
-        [self.machine.next_deadline(), stuck, held]
-            .into_iter()
-            .flatten()
-            .min()
+        let judged = [self.machine.next_deadline(), stuck];
+        let judged = judged.into_iter().flatten().min();
+        let judged = judged.map(|at| self.punctual.not_before(at));
+        [judged, self.gate.until()].into_iter().flatten().min()
     }
 
     fn make_room(&mut self) {
@@ -390,16 +424,20 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Task<S> {
                 tracing::warn!(%peer, user, name, "connection closed: the peer does not read");
             }
             (End::Io(e), _) => tracing::info!(%peer, user, name, error = %e, "connection lost"),
-            (End::Over, Some(reason)) => {
+            (End::Over | End::Silent, Some(reason)) => {
                 tracing::warn!(%peer, user, name, reason, "connection closed");
             }
-            (End::Over, None) => {
+            (End::Over | End::Silent, None) => {
                 tracing::info!(%peer, user, name, "connection closed");
             }
         }
-        if !matches!(end, End::Io(_)) {
-            // What the peer still sends is not waited for; what we said last should arrive.
-            let _ = tokio::time::timeout(LINGER, self.writer.shutdown()).await;
+        match end {
+            End::Io(_) => {}
+            End::Silent => self.reader.unsplit(self.writer).reset_at_close(),
+            End::Over | End::WriteTimeout => {
+                // What the peer still sends is not waited for; what we said last should arrive.
+                let _ = tokio::time::timeout(LINGER, self.writer.shutdown()).await;
+            }
         }
     }
 }

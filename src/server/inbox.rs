@@ -118,6 +118,11 @@ impl Outlet for Inbox {
         deliveries.filter(|d| d.consumer == consumer).count()
     }
 
+    fn load(&self) -> (usize, u64) {
+        let contents = self.contents.lock();
+        (contents.deliveries.len(), contents.bytes)
+    }
+
     fn withdraw(&self, consumer: ConsumerKey) -> Vec<Delivery> {
         let mut contents = self.contents.lock();
         let Contents {

@@ -5,11 +5,13 @@ mod auth;
 mod certificate;
 mod connection;
 mod descriptors;
+mod gate;
 mod http;
 mod inbox;
 mod machine;
 mod metrics;
 mod patience;
+mod punctual;
 mod signals;
 pub mod tls;
 mod workers;
@@ -138,6 +140,10 @@ fn told(what: String) -> impl FnOnce(io::Error) -> io::Error {
 /// The page cache should hold one in so many bytes of the machine's memory of a log that grows.
 const PAGE_CACHE_ONE_IN: u64 = 4;
 
+/// A transaction may hold one in so many bytes of what the memory watermark allows. Its commit puts a copy
+/// into the log's buffers, and it should not be one publisher that raises the alarm.
+const TX_ONE_IN: u64 = 4;
+
 impl Server {
     /// Looks at the files that a start would read: certificates and definitions.
     ///
@@ -216,6 +222,7 @@ impl Server {
             handshake_timeout_ms: p.handshake_timeout_ms,
             max_message_bytes: p.max_message_bytes.0,
             unfinished_bytes: config.limits.unfinished_bytes.0,
+            tx_bytes_max: tx_bytes_max(&config),
             consumers_per_channel: p.consumers_per_channel,
             consumer_timeout_ms: p.consumer_timeout_ms,
             output_bytes_max: config.limits.output_bytes_max.0 as usize,
@@ -433,6 +440,15 @@ impl Watch {
             }
         }
     }
+}
+
+/// What one transaction may hold.
+fn tx_bytes_max(config: &Config) -> u64 {
+    let bytes = match config.limits.transaction_bytes.0 {
+        0 => machine::memory_limit(config) / TX_ONE_IN,
+        bytes => bytes,
+    };
+    bytes.min(amqp::TX_BYTES_HARD_MAX)
 }
 
 /// Sets the limits of all users and vhosts together.

@@ -146,9 +146,14 @@ impl Connection {
                 )),
             };
         };
-        if ch.phase == ChannelPhase::Closing {
+        if ch.phase == ChannelPhase::Left && matches!(method, Method::ChannelOpen(_)) {
+            return self.open_channel(number);
+        }
+        if ch.phase != ChannelPhase::Open {
             match method {
-                Method::ChannelCloseOk(_) => self.forget_channel(number),
+                Method::ChannelCloseOk(_) if ch.phase == ChannelPhase::Closing => {
+                    self.forget_channel(number);
+                }
                 Method::ChannelClose(_) => self.send(number, &channel::CloseOk),
                 _ => {}
             }
@@ -192,7 +197,10 @@ impl Connection {
             )),
             Method::ChannelClose(_) => {
                 self.leave_channel(number);
-                self.forget_channel(number);
+                if let Some(ch) = self.channels.get_mut(number) {
+                    ch.phase = ChannelPhase::Left;
+                    self.left.push(number);
+                }
                 self.send(number, &channel::CloseOk);
                 Ok(())
             }

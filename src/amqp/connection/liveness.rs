@@ -1,6 +1,6 @@
 //! Alarms, heartbeats, time-outs.
 
-use super::{CLOSE_TIMEOUT_MS, Connection, Phase};
+use super::{Connection, Phase};
 use crate::protocol::encode;
 use crate::protocol::methods::connection;
 
@@ -38,6 +38,11 @@ impl Connection {
         self.paused = paused;
     }
 
+    /// Something has come from the peer, if only a part of a frame: it is there.
+    pub fn heard(&mut self, now: u64) {
+        self.received_at = now;
+    }
+
     /// Notes that output was handed to the socket.
     pub fn wrote(&mut self, n: usize, now: u64) {
         self.output.advance(n);
@@ -51,7 +56,7 @@ impl Connection {
                 Some(self.opened_at + self.settings.handshake_timeout_ms)
             }
             Phase::Silent { until } | Phase::Closed { until } => Some(until),
-            Phase::Closing => Some(self.closing_at + CLOSE_TIMEOUT_MS),
+            Phase::Closing => Some(self.closing_until),
             Phase::Running if self.heartbeat > 0 => {
                 let interval = u64::from(self.heartbeat) * 1000;
                 let send = self.sent_at + interval / 2;
@@ -74,6 +79,7 @@ impl Connection {
             return;
         }
         if self.phase != Phase::Running {
+            self.reset = self.phase == Phase::Closing;
             self.why
                 .get_or_insert_with(|| format!("timed out in {:?}", self.phase));
             self.phase = Phase::Over;
@@ -86,6 +92,7 @@ impl Connection {
                 "missed heartbeats from client, timeout: {}s",
                 self.heartbeat
             ));
+            self.reset = true;
             self.phase = Phase::Over;
             return;
         }

@@ -231,11 +231,31 @@ fn an_alternate_exchange_is_not_asked_if_one_of_several_keys_leads_somewhere() {
 #[test]
 fn a_cache_stays_within_its_limits() {
     let (_, v) = fresh();
-    let mut cache = RouteCache::default();
+    let memory = Memory::new();
+    let mut cache = RouteCache::new(&memory);
     for n in 0..3 * CACHED_ROUTES_MAX {
         route(&mut cache, &v, "amq.direct", &n.to_string()).unwrap();
         assert!(cache.routes.len() <= CACHED_ROUTES_MAX);
     }
+    // What it says that it takes is what it takes, about.
+    let name = "k".repeat(30);
+    let mut filled = None;
+    let taken = allocation_counter::measure(|| {
+        let mut cache = RouteCache::new(&memory);
+        for n in 0..CACHED_ROUTES_MAX {
+            route(&mut cache, &v, "amq.direct", &format!("{name}{n}")).unwrap();
+        }
+        filled = Some(cache);
+    });
+    let bytes = filled.as_ref().map_or(0, |c| c.bytes) as i64;
+    let taken = taken.bytes_current;
+    assert!(taken < 300 << 10, "{taken}");
+    assert!(
+        bytes * 2 > taken && bytes < taken * 2,
+        "{bytes} for {taken}"
+    );
+    assert!(memory.used(Use::Routes) >= bytes as u64);
+    drop(filled);
     // 100 queues behind a fanout: each key remembers all of them.
     for n in 0..100 {
         let name = format!("q{n}");
@@ -254,11 +274,29 @@ fn a_cache_stays_within_its_limits() {
                     .len(),
                 100
             );
-            let held: usize = cache.routes.iter().map(|r| r.found.queues.len()).sum();
-            assert_eq!(held, cache.n_queues);
-            assert!(held <= CACHED_QUEUES_MAX);
+            let held: usize = cache.routes.iter().map(Route::bytes).sum();
+            assert_eq!((held, memory.used(Use::Routes)), (cache.bytes, held as u64));
+            assert!(held <= CACHED_BYTES_MAX);
         }
     }
+    drop(cache);
+    assert_eq!(memory.used(Use::Routes), 0);
+}
+
+#[test]
+fn caches_are_small_when_there_are_many() {
+    let (_, v) = fresh();
+    let memory = Memory::new();
+    let mut others = memory.charge(Use::Routes);
+    let mut cache = RouteCache::new(&memory);
+    for all in [CACHED_BYTES_IN_ALL + 1, 0] {
+        others.set(all);
+        for n in 0..CACHED_ROUTES_MAX / 2 {
+            route(&mut cache, &v, "amq.direct", &n.to_string()).unwrap();
+            assert!(all == 0 || cache.routes.len() <= CACHED_ROUTES_FEW);
+        }
+    }
+    assert!(cache.routes.len() > CACHED_ROUTES_FEW);
 }
 
 proptest! {
