@@ -6,6 +6,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::FallocateFlags;
+use rustix::io::{Errno, retry_on_intr};
+
 /// An open file, read and written at positions.
 pub trait LogFile: Send + Sync {
     /// Writes all of `bytes` at `offset`.
@@ -20,8 +23,9 @@ pub trait LogFile: Send + Sync {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
-    /// Reserves room on the disk up to `len`, and makes the file that long.
-    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Reserves room on the disk up to `len`, and makes the file that long. False if the file system
+    /// cannot reserve any: then the file is that long, and it is a write that meets a full disk.
+    fn allocate(&self, len: u64) -> io::Result<bool>;
     /// Cuts the file.
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// Nobody will read it soon: memory need not keep what the disk has. A hint.
@@ -73,9 +77,10 @@ impl LogFile for File {
         Ok(self.metadata()?.len())
     }
 
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        rustix::fs::fallocate(self, rustix::fs::FallocateFlags::empty(), 0, len)?;
-        Ok(())
+    fn allocate(&self, len: u64) -> io::Result<bool> {
+        let flags = FallocateFlags::empty();
+        let outcome = retry_on_intr(|| rustix::fs::fallocate(self, flags, 0, len));
+        allocated(self, len, outcome)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
@@ -85,6 +90,21 @@ impl LogFile for File {
     fn forget(&self) {
         // Where the kernel does not listen, it keeps the pages, as it would have.
         let _ = rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed);
+    }
+}
+
+/// What comes of asking the file system to allocate.
+fn allocated(file: &File, len: u64, outcome: Result<(), Errno>) -> io::Result<bool> {
+    match outcome {
+        Ok(()) => Ok(true),
+        // ext2, ext3, NFS before 4.2, many of FUSE.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            if file.metadata()?.len() < len {
+                file.set_len(len)?;
+            }
+            Ok(false)
+        }
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -117,5 +137,24 @@ impl FileLayer for Disk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_gets_its_length_where_no_room_can_be_reserved() {
+        let file = tempfile::tempfile().expect("a file");
+        for errno in [Errno::OPNOTSUPP, Errno::NOSYS] {
+            assert!(!allocated(&file, 5000, Err(errno)).expect("its length"));
+            assert_eq!(LogFile::len(&file).expect("a length"), 5000);
+        }
+        // Never shorter than it is.
+        assert!(!allocated(&file, 10, Err(Errno::OPNOTSUPP)).expect("its length"));
+        assert_eq!(LogFile::len(&file).expect("a length"), 5000);
+        let full = allocated(&file, 9000, Err(Errno::NOSPC)).expect_err("no room");
+        assert_eq!(full.raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
     }
 }

@@ -5,7 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use fs4::fs_std::FileExt as _;
+use rustix::fs::FlockOperation;
+use rustix::io::{Errno, retry_on_intr};
 
 /// Version of the folder's format. A folder with another one is refused, not guessed at.
 pub const FORMAT_VERSION: u32 = 1;
@@ -19,6 +20,54 @@ pub struct Folder {
 
 fn told(what: String) -> impl FnOnce(io::Error) -> io::Error {
     move |e| io::Error::new(e.kind(), format!("{what}: {e}"))
+}
+
+/// Why the folder cannot be locked.
+fn not_locked(path: &Path, why: Errno) -> io::Error {
+    let shown = path.display();
+    io::Error::other(match why {
+        Errno::WOULDBLOCK => format!("another broker uses the data folder {shown}"),
+        Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS | Errno::INVAL => format!(
+            "the file system of the data folder {shown} has no file locks ({why}), so that two \
+             brokers could use it at once; mount it with locks, or take a folder on another one"
+        ),
+        other => format!("cannot lock {shown}/lock: {other}"),
+    })
+}
+
+/// Checks the version of the folder's format, and notes it in a new folder.
+fn check_version(path: &Path) -> io::Result<()> {
+    let file = path.join("version");
+    let text = match fs::read(&file) {
+        Ok(text) => String::from_utf8_lossy(&text).trim().to_string(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(told(format!("cannot read {}", file.display()))(e)),
+    };
+    if text == FORMAT_VERSION.to_string() {
+        return Ok(());
+    }
+    if !text.is_empty() {
+        let start: String = text.chars().take(32).collect();
+        return Err(io::Error::other(format!(
+            "{} says that the data folder has format version {start:?}; this Leveret reads and \
+             writes version {FORMAT_VERSION}",
+            file.display()
+        )));
+    }
+    // A new one; or one that lost power while its first version, which did so in place, was noted.
+    write_version(path).map_err(told(format!("cannot write {}", file.display())))
+}
+
+/// All of it is there after a crash, or nothing.
+fn write_version(path: &Path) -> io::Result<()> {
+    let tmp = path.join("version.tmp");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&tmp)?;
+    writeln!(file, "{FORMAT_VERSION}")?;
+    file.sync_all()?;
+    fs::rename(&tmp, path.join("version"))?;
+    File::open(path)?.sync_all()
 }
 
 impl Folder {
@@ -49,34 +98,9 @@ impl Folder {
         let lock = options
             .open(path.join("lock"))
             .map_err(told(format!("cannot open {shown}/lock")))?;
-        if !lock.try_lock_exclusive().unwrap_or(false) {
-            return Err(io::Error::other(format!(
-                "another broker uses the data folder {shown}"
-            )));
-        }
-        let version_file = path.join("version");
-        match fs::read_to_string(&version_file) {
-            Ok(text) if text.trim() == FORMAT_VERSION.to_string() => {}
-            Ok(text) => {
-                return Err(io::Error::other(format!(
-                    "the data folder {shown} has format version {}; this Leveret reads and writes version {FORMAT_VERSION}",
-                    text.trim()
-                )));
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let mut options = OpenOptions::new();
-                let mut file = options
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .mode(0o600)
-                    .open(&version_file)?;
-                writeln!(file, "{FORMAT_VERSION}")?;
-                file.sync_all()?;
-                File::open(path)?.sync_all()?;
-            }
-            Err(e) => return Err(told(format!("cannot read {}", version_file.display()))(e)),
-        }
+        let flock = || rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        retry_on_intr(flock).map_err(|e| not_locked(path, e))?;
+        check_version(path)?;
         Ok(Folder {
             path: path.to_path_buf(),
             _lock: lock,
@@ -112,13 +136,38 @@ mod tests {
 
     #[test]
     fn another_format_version_is_refused() {
-        let dir = tempfile::tempdir().expect("a folder");
-        fs::write(dir.path().join("version"), "2\n").expect("written");
-        assert!(
-            Folder::open(dir.path())
-                .expect_err("refused")
-                .to_string()
-                .contains("format version 2")
-        );
+        for other in ["2\n", "1.5", "\u{fffd}\u{1b}[31m"] {
+            let dir = tempfile::tempdir().expect("a folder");
+            fs::write(dir.path().join("version"), other).expect("written");
+            let refused = Folder::open(dir.path()).expect_err("refused").to_string();
+            let shown = format!("format version {:?}", other.trim());
+            assert!(refused.contains(&shown) && refused.contains("/version says"));
+        }
+    }
+
+    #[test]
+    fn a_version_that_was_being_written_is_written_again() {
+        for (name, text) in [("version", ""), ("version", "\n"), ("version.tmp", "")] {
+            let dir = tempfile::tempdir().expect("a folder");
+            fs::write(dir.path().join(name), text).expect("written");
+            drop(Folder::open(dir.path()).expect("opened"));
+            let version = fs::read_to_string(dir.path().join("version"));
+            assert_eq!(version.expect("there"), "1\n");
+            assert!(!dir.path().join("version.tmp").exists());
+        }
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_not_another_broker() {
+        let path = Path::new("/data");
+        for (errno, says) in [
+            (Errno::WOULDBLOCK, "another broker"),
+            (Errno::OPNOTSUPP, "no file locks"),
+            (Errno::NOLCK, "no file locks"),
+            (Errno::IO, "cannot lock /data/lock"),
+        ] {
+            let told = not_locked(path, errno).to_string();
+            assert!(told.contains(says), "{told}");
+        }
     }
 }

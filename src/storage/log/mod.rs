@@ -242,6 +242,15 @@ impl Inner {
     }
 }
 
+/// Whether room for a segment can be reserved here, as far as can be said.
+fn reserves(files: &dyn FileLayer, dir: &Path) -> bool {
+    const PROBE_BYTES: u64 = 4096;
+    let probe = dir.join("log").join("probe.tmp");
+    let reserved = files.open(&probe).and_then(|f| f.allocate(PROBE_BYTES));
+    let _ = files.remove(&probe);
+    reserved.unwrap_or(true)
+}
+
 impl SegmentedLog {
     /// Opens the log in its folder, recovering what is there, and returns the definitions. The
     /// messages follow with [`Self::recover`].
@@ -254,6 +263,13 @@ impl SegmentedLog {
         files: Arc<dyn FileLayer>,
     ) -> io::Result<(SegmentedLog, Vec<Definition>)> {
         let folder = super::Folder::open(&options.dir)?;
+        if !reserves(files.as_ref(), &options.dir) {
+            tracing::warn!(
+                "the file system of {} cannot reserve room (no fallocate): a full disk is met when \
+                 messages are written, which then waits for room",
+                options.dir.display()
+            );
+        }
         let (store, stored) = DefinitionStore::open(&options.dir.join("definitions"))?;
         let found = recovery::run(&options, files.as_ref(), stored)?;
         // Nothing is ever appended to a segment of an earlier run.

@@ -163,7 +163,7 @@ impl LogFile for FaultyFile {
         Ok(self.image.lock().expect("a lock").live.len() as u64)
     }
 
-    fn allocate(&self, len: u64) -> io::Result<()> {
+    fn allocate(&self, len: u64) -> io::Result<bool> {
         self.disk.faults.meet(Call::Allocate, &self.path)?;
         if self.disk.full.load(Ordering::Relaxed) {
             return Err(rustix::io::Errno::NOSPC.into());
@@ -173,7 +173,7 @@ impl LogFile for FaultyFile {
             if image.live.len() < len as usize {
                 image.live.resize(len as usize, 0);
             }
-            Ok(())
+            Ok(true)
         })
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::pending::{Durable, Pending};
 use super::segment::lsn;
-use super::{Chunk, Durability, Inner, OpenFiles};
+use super::{Chunk, Durability, Inner, OpenFiles, trouble};
 use crate::broker::ports::{Bell, Lsn};
 use crate::storage::files::LogFile;
 
@@ -121,9 +121,34 @@ fn write(log: &Inner, chunks: &[Chunk], unsynced: &mut OpenFiles) -> io::Result<
                 file
             }
         };
-        file.write_at(&chunk.bytes, u64::from(chunk.offset))?;
+        write_chunk(log, file.as_ref(), chunk)?;
     }
     Ok(())
+}
+
+/// Writes a chunk. Where room cannot be reserved, or every write takes new room, it is this that meets a
+/// full disk: nothing that was accepted is lost by it, all of the chunk waits in memory and is written
+/// again.
+fn write_chunk(log: &Inner, file: &dyn LogFile, chunk: &Chunk) -> io::Result<()> {
+    let mut waited = false;
+    loop {
+        let written = file.write_at(&chunk.bytes, u64::from(chunk.offset));
+        match written {
+            Err(e) if trouble::is_no_room(&e) && !log.lock().stopping => {
+                if !log.out_of_space.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("no room on the disk for what is written: {e}");
+                }
+                waited = true;
+                std::thread::park_timeout(RETRY_WHEN_FULL);
+            }
+            written => {
+                if waited && written.is_ok() {
+                    log.out_of_space.store(false, Ordering::Relaxed);
+                }
+                return written;
+            }
+        }
+    }
 }
 
 /// The file of a segment, prepared if this is the first write to it.

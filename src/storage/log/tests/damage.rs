@@ -377,3 +377,33 @@ fn any_files_are_started_with() {
         }
     }
 }
+
+/// Where no room can be reserved, a full disk is met by a write.
+#[test]
+fn a_write_that_finds_no_room_waits_for_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::default();
+    let (log, _) = open(dir.path(), &disk);
+    let no_room = rustix::io::Errno::NOSPC.raw_os_error();
+    disk.faults.set(move |call, path| {
+        (call == Call::Write && has_extension(path, "segment")).then_some(no_room)
+    });
+    let mut records = Records::default();
+    stage(&mut records, message(7, 100), &[1]);
+    let a = log.append(&mut records).expect("accepted");
+    let (tell, told) = channel();
+    let bell: Arc<dyn Bell> = Arc::new(Told(tell));
+    log.ring_at(a.lsn, &bell);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !log.out_of_space() {
+        assert!(!log.failed() && std::time::Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    disk.faults.clear();
+    told.recv_timeout(Duration::from_secs(20))
+        .expect("it is written when there is room");
+    assert!(!log.failed() && !log.out_of_space() && log.durable() >= a.lsn);
+    drop(log);
+    let (log, _) = open(dir.path(), &disk);
+    assert_eq!(recovered(&log), BTreeMap::from([(1, vec![7])]));
+}
