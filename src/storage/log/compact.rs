@@ -142,9 +142,13 @@ impl Rewrite {
         }
         let began = self.at;
         while self.at < self.len {
-            let Some(header) = self.frames.frame(self.at)? else {
+            let header = match self.frames.frame(self.at)? {
+                Some(header) => self.copy(log, &header)?.then_some(header),
+                None => None,
+            };
+            let Some(header) = header else {
                 tracing::error!(
-                    "segment {number}: checksum mismatch at byte {}, left as it is",
+                    "segment {number}: not all can be read at byte {}, left as it is",
                     self.at
                 );
                 if let Some(s) = log.lock().segments.by_number.get_mut(&number) {
@@ -152,7 +156,6 @@ impl Rewrite {
                 }
                 return Ok(Piece::GivenUp);
             };
-            self.copy(log, &header)?;
             self.at += header.size() as u64;
             if self.out.bytes.len() >= Rewritten::PIECE_BYTES {
                 self.out.write()?;
@@ -165,12 +168,14 @@ impl Rewrite {
         Ok(Piece::Copied)
     }
 
-    fn copy(&mut self, log: &Inner, header: &FrameHeader) -> io::Result<()> {
+    /// Copies what is live in a frame. False if not all of that can be read.
+    fn copy(&mut self, log: &Inner, header: &FrameHeader) -> io::Result<bool> {
         let live = live_in(log, self.number, header);
         let (number, out, sparse) = (self.number, &mut self.out, &mut self.sparse);
         // It was durable, or it would not be rewritten.
         let watermark = log.durable.load(Ordering::Acquire);
         let mut done = Ok(());
+        let mut n = 0;
         format::decode(self.frames.bytes(header)?, header, |record| {
             if let Record::Publish(p) = record
                 && live.binary_search(&p.id.0).is_ok()
@@ -189,12 +194,13 @@ impl Rewrite {
                             };
                             note_frame(sparse, p.id.0, place.offset);
                             format::encode_one(&mut out.bytes, &record, &place);
+                            n += 1;
                         }
                     }
                 }
             }
         });
-        done
+        done.map(|()| n == live.len())
     }
 
     /// Puts the new file in place of the old one.

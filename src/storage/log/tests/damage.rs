@@ -407,3 +407,43 @@ fn a_write_that_finds_no_room_waits_for_it() {
     let (log, _) = open(dir.path(), &disk);
     assert_eq!(recovered(&log), BTreeMap::from([(1, vec![7])]));
 }
+
+/// A segment is not rewritten without what cannot be read now: a later version, or a repair, may.
+#[test]
+fn a_segment_that_is_rewritten_loses_nothing_that_it_had() {
+    use super::super::compact::{Piece, Rewrite};
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::default();
+    let log = grouped(dir.path(), &disk, 3);
+    let first = said(&disk)
+        .into_iter()
+        .filter(|f| f.path.ends_with("0000000001.segment"));
+    let frames: Vec<Said> = first.collect();
+    let kept = frames.iter().find(|f| f.published.len() == 1).expect("one");
+    let mut records = Records::default();
+    let others = frames.iter().filter(|f| f.start != kept.start);
+    let copies = others.flat_map(|f| f.published.iter());
+    records
+        .settles
+        .extend(copies.map(|(q, id)| (QueueId(*q), MessageId(*id))));
+    let a = log.append(&mut records).expect("accepted");
+    wait(&log, a.lsn);
+    let rewritten = || loop {
+        let mut rewrite = Rewrite::begin(&log.inner, &mut 0)
+            .expect("readable")
+            .expect("worth it");
+        match rewrite.piece(&log.inner).expect("readable") {
+            Piece::More => {}
+            Piece::Copied => break true,
+            Piece::GivenUp => break false,
+        }
+    };
+    assert!(rewritten());
+    let image = image(&disk, &kept.path);
+    let mut image = image.lock().expect("a lock");
+    // A record of a kind that nobody knows, in a frame that checks.
+    image.live[kept.start + format::FRAME_HEADER] = 99;
+    fit(&kept.path, &mut image.live);
+    drop(image);
+    assert!(!rewritten());
+}
