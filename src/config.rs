@@ -137,6 +137,9 @@ section! {
         data_dir: String = String::new(),
         /// A definitions file in RabbitMQ's format, applied at each start; empty: none.
         load_definitions: String = String::new(),
+        /// Whether the start ends when something in that file does not do, with nothing of it applied;
+        /// otherwise the entry is left out and reported.
+        strict_definitions: bool = false,
         /// Threads that serve connections; zero: one per core.
         worker_threads: usize = 0,
         /// Where to listen.
@@ -452,6 +455,7 @@ mod tests {
 
     /// Every key with what nobody can use, and a word of what is said then.
     const BAD: &[(&str, &[&str], &str)] = &[
+        ("strict_definitions", &["1"], "boolean"),
         ("worker_threads", &["-1", "100000", "\"x\""], ""),
         (
             "listeners.amqp",

@@ -1,135 +1,28 @@
-//! Definitions in RabbitMQ's JSON format, applied at start.
+//! Definitions in RabbitMQ's JSON format, of a whole broker or of one vhost, applied at start.
 //!
-//! What exists stays as it is; what does not is created. Sections that Leveret does not know yet are
-//! reported, not guessed at.
+//! What exists stays as it is, but for users, permissions and limits, which the file sets. An entry that
+//! does not do is left out and reported, whatever is wrong with it, and the rest is applied; a strict file
+//! (`strict_definitions`) is tried on an empty broker first, and ends the start instead.
+
+mod entries;
 
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use self::entries::{Object, Tags};
 use crate::broker::access::User;
 use crate::broker::exchange::Destination;
-use crate::broker::vhost::{BindingSpec, ExchangeDeclare, QueueDeclare};
+use crate::broker::vhost::{BindingSpec, ExchangeDeclare, QueueDeclare, TopologyError, Vhost};
 use crate::broker::{Broker, ConnectionId, USER_LIMITS, VHOST_LIMITS};
 use crate::password;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 
-type Arguments = serde_json::Map<String, Value>;
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct File {
-    vhosts: Vec<Vhost>,
-    users: Vec<UserEntry>,
-    permissions: Vec<PermissionEntry>,
-    topic_permissions: Vec<TopicPermissionEntry>,
-    exchanges: Vec<ExchangeEntry>,
-    queues: Vec<QueueEntry>,
-    bindings: Vec<BindingEntry>,
-    parameters: Vec<ParameterEntry>,
-    #[serde(flatten)]
-    rest: serde_json::Map<String, Value>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Vhost {
-    name: String,
-    /// The firehose, as in `PUT /api/vhosts/{name}`.
-    tracing: Option<bool>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Tags {
-    List(Vec<String>),
-    Text(String),
-}
-
-#[derive(Debug, Deserialize)]
-struct UserEntry {
-    name: String,
-    #[serde(default)]
-    password_hash: String,
-    #[serde(default)]
-    hashing_algorithm: Option<String>,
-    #[serde(default)]
-    tags: Option<Tags>,
-    /// `max-connections`, `max-channels`
-    #[serde(default = "no_limits")]
-    limits: Value,
-}
-
-fn no_limits() -> Value {
-    Value::Array(Vec::new())
-}
-
-#[derive(Debug, Deserialize)]
-struct ParameterEntry {
-    vhost: String,
-    component: String,
-    name: String,
-    value: Value,
-}
-
-#[derive(Debug, Deserialize)]
-struct PermissionEntry {
-    user: String,
-    vhost: String,
-    configure: String,
-    write: String,
-    read: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct TopicPermissionEntry {
-    user: String,
-    vhost: String,
-    exchange: String,
-    write: String,
-    read: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct ExchangeEntry {
-    name: String,
-    vhost: String,
-    r#type: String,
-    #[serde(default)]
-    durable: bool,
-    #[serde(default)]
-    auto_delete: bool,
-    #[serde(default)]
-    internal: bool,
-    #[serde(default)]
-    arguments: Arguments,
-}
-
-#[derive(Debug, Deserialize)]
-struct QueueEntry {
-    name: String,
-    vhost: String,
-    #[serde(default)]
-    durable: bool,
-    #[serde(default)]
-    auto_delete: bool,
-    #[serde(default)]
-    arguments: Arguments,
-}
-
-#[derive(Debug, Deserialize)]
-struct BindingEntry {
-    source: String,
-    vhost: String,
-    destination: String,
-    destination_type: String,
-    #[serde(default)]
-    routing_key: String,
-    #[serde(default)]
-    arguments: Arguments,
-}
+/// Octets of a name: it goes into short strings.
+const NAME_MAX: usize = 255;
 
 /// Sections that say something about the file, not about the broker.
 const INFORMATIVE: &[&str] = &[
@@ -141,46 +34,210 @@ const INFORMATIVE: &[&str] = &[
     "original_cluster_name",
     "original_vhost_name",
     "explanation",
+    "description",
     "metadata",
+    "limits",
+    "default_queue_type",
 ];
 
-/// Loads a file and applies it.
+/// Loads a file and applies it. What was left out is reported; it is returned, too.
 ///
 /// # Errors
-/// The file cannot be read or understood, or an entry is refused; the message names it.
-pub fn load(broker: &Broker, path: &Path) -> io::Result<()> {
+/// The file cannot be read or is no JSON object. If it is `strict`: whatever is wrong with it.
+pub fn load(broker: &Broker, path: &Path, strict: Option<&Broker>) -> io::Result<Vec<String>> {
     let told = |e: String| io::Error::other(format!("{}: {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| told(e.to_string()))?;
-    let unsupported = apply(broker, &text).map_err(told)?;
-    for section in unsupported {
-        tracing::warn!(
-            "{}: section '{section}' is not supported by this version and was left out",
-            path.display()
-        );
-    }
-    tracing::info!("definitions loaded from {}", path.display());
-    Ok(())
-}
-
-/// Applies definitions; returns the sections that were left out.
-fn apply(broker: &Broker, text: &str) -> Result<Vec<String>, String> {
-    let file: File = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    for v in &file.vhosts {
-        broker.add_vhost(&v.name).map_err(|e| e.to_string())?;
-        if let (Some(on), Some(vhost)) = (v.tracing, broker.vhost(&v.name)) {
-            vhost.set_traced(on);
+    let file: Object = serde_json::from_str(&text).map_err(|e| told(e.to_string()))?;
+    if let Some(empty) = strict {
+        // Nothing is applied of a file that would be applied in part.
+        let problems = apply(empty, &file);
+        if !problems.is_empty() {
+            return Err(told(problems.join("; ")));
         }
     }
-    for u in file.users {
-        let hashing_algorithm = u
+    let problems = apply(broker, &file);
+    for problem in &problems {
+        tracing::warn!("{}: {problem}", path.display());
+    }
+    tracing::info!("definitions loaded from {}", path.display());
+    Ok(problems)
+}
+
+/// Applies definitions; returns what was left out.
+fn apply(broker: &Broker, file: &Object) -> Vec<String> {
+    let of_one_vhost = file.get("original_vhost_name").and_then(Value::as_str);
+    let mut loader = Loader {
+        broker,
+        // An export of one vhost does not say in each entry which one.
+        vhost: of_one_vhost.unwrap_or("/"),
+        problems: Vec::new(),
+    };
+    loader.apply(file, of_one_vhost);
+    loader.problems
+}
+
+struct Loader<'a> {
+    broker: &'a Broker,
+    vhost: &'a str,
+    problems: Vec<String>,
+}
+
+type Done = Result<(), String>;
+
+impl Loader<'_> {
+    fn apply(&mut self, file: &Object, of_one_vhost: Option<&str>) {
+        if let Some(name) = of_one_vhost {
+            let mut vhost = Object::new();
+            vhost.insert("name".into(), name.into());
+            for key in ["limits", "metadata", "default_queue_type"] {
+                vhost.extend(file.get(key).map(|v| (key.to_string(), v.clone())));
+            }
+            self.entry("vhosts", &Value::Object(vhost), Self::vhost);
+        }
+        self.section(file, "vhosts", Self::vhost);
+        self.section(file, "users", Self::user);
+        self.section(file, "permissions", |l, p| l.permission(&p));
+        self.section(file, "topic_permissions", |l, p| l.topic_permission(&p));
+        self.section(file, "exchanges", Self::exchange);
+        self.section(file, "queues", Self::queue);
+        self.section(file, "bindings", Self::binding);
+        self.section(file, "parameters", Self::parameter);
+        let known = [
+            "vhosts",
+            "users",
+            "permissions",
+            "topic_permissions",
+            "exchanges",
+            "queues",
+            "bindings",
+            "parameters",
+        ];
+        for (name, value) in file {
+            if known.contains(&name.as_str()) || INFORMATIVE.contains(&name.as_str()) {
+                continue;
+            }
+            // What every RabbitMQ has says nothing.
+            let told = |v: &Value| v.get("name").and_then(Value::as_str) != Some("cluster_tags");
+            let empty = value.as_array().is_some_and(|list| !list.iter().any(told));
+            if !empty {
+                self.problems.push(format!(
+                    "section '{name}' is not supported by this version and was left out"
+                ));
+            }
+        }
+    }
+
+    fn section<T: DeserializeOwned>(
+        &mut self,
+        file: &Object,
+        name: &str,
+        each: impl Fn(&mut Self, T) -> Done,
+    ) {
+        match file.get(name) {
+            None => {}
+            Some(Value::Array(entries)) => {
+                for entry in entries {
+                    self.entry(name, entry, &each);
+                }
+            }
+            Some(_) => self.problems.push(format!("section '{name}' is no list")),
+        }
+    }
+
+    fn entry<T: DeserializeOwned>(
+        &mut self,
+        section: &str,
+        entry: &Value,
+        each: impl Fn(&mut Self, T) -> Done,
+    ) {
+        let mut entry = entry.clone();
+        if let Value::Object(fields) = &mut entry
+            && !matches!(section, "vhosts" | "users")
+        {
+            let vhost = fields.entry("vhost");
+            vhost.or_insert_with(|| self.vhost.into());
+        }
+        let shown = shown(section, &entry);
+        let done = serde_json::from_value(entry)
+            .map_err(|e| e.to_string())
+            .and_then(|entry| each(self, entry));
+        if let Err(why) = done {
+            self.problems.push(format!("{shown} was left out: {why}"));
+        }
+    }
+
+    /// Fields that have no meaning here: most likely another word was meant.
+    fn unknown(&mut self, what: &str, rest: &Object) {
+        for field in rest.keys() {
+            self.problems
+                .push(format!("{what}: there is no field '{field}'"));
+        }
+    }
+
+    fn the_vhost(&self, name: &str) -> Result<std::sync::Arc<Vhost>, String> {
+        let vhost = self.broker.vhost(name);
+        vhost.ok_or_else(|| format!("vhost '{name}' is not defined"))
+    }
+
+    fn vhost(&mut self, mut v: entries::Vhost) -> Done {
+        check_name("name", &v.name)?;
+        if v.name.is_empty() {
+            return Err("it has no name".into());
+        }
+        self.broker.add_vhost(&v.name).map_err(|e| e.to_string())?;
+        let what = format!("vhost '{}'", v.name);
+        for said in ["description", "tags"] {
+            v.rest.remove(said);
+        }
+        self.unknown(&what, &v.rest);
+        let in_metadata = v.metadata.get("default_queue_type");
+        let in_metadata = in_metadata.and_then(Value::as_str).map(str::to_string);
+        if let Some(kind) = v.default_queue_type.or(in_metadata)
+            && !matches!(kind.as_str(), "classic" | "undefined" | "")
+        {
+            self.problems.push(format!(
+                "{what}: default_queue_type '{kind}' is not supported: queues without x-queue-type are classic"
+            ));
+        }
+        if let (Some(on), Some(vhost)) = (v.tracing, self.broker.vhost(&v.name)) {
+            vhost.set_traced(on);
+        }
+        self.limits(VHOST_LIMITS, &v.name, v.limits)
+    }
+
+    fn user(&mut self, u: entries::User) -> Done {
+        check_name("name", &u.name)?;
+        let what = format!("user '{}'", u.name);
+        self.unknown(&what, &u.rest);
+        let mut hash = u.password_hash;
+        let mut algorithm = u
             .hashing_algorithm
             .unwrap_or_else(|| password::SHA256.into());
-        if !u.password_hash.is_empty() && !password::is_supported(&hashing_algorithm) {
+        match u.password.as_deref() {
+            Some("") => return Err("its password is empty, which nobody may log in with".into()),
+            Some(password) => {
+                let known = self.broker.access().user(&u.name).filter(|known| {
+                    password::verify(
+                        password.as_bytes(),
+                        &known.password_hash,
+                        &known.hashing_algorithm,
+                    )
+                });
+                (hash, algorithm) = match known {
+                    Some(known) => (known.password_hash.clone(), known.hashing_algorithm.clone()),
+                    None => (password::hash(password.as_bytes()), password::SHA256.into()),
+                };
+            }
+            None => {}
+        }
+        if !hash.is_empty() && !password::is_supported(&algorithm) {
             return Err(format!(
-                "user '{}': hashing algorithm '{hashing_algorithm}' is not supported; there are {}",
-                u.name,
+                "hashing algorithm '{algorithm}' is not supported; there are {}",
                 password::ALGORITHMS.join(", ")
             ));
+        }
+        if !hash.is_empty() && !password::is_hash(&hash, &algorithm) {
+            return Err(format!("its password_hash is no hash of {algorithm}"));
         }
         let tags = match u.tags {
             None => Vec::new(),
@@ -191,44 +248,49 @@ fn apply(broker: &Broker, text: &str) -> Result<Vec<String>, String> {
                 .filter(|t| !t.is_empty())
                 .collect(),
         };
-        put_limits(broker, USER_LIMITS, &u.name, u.limits)?;
+        let name = u.name.clone();
         let user = User {
             name: u.name,
-            password_hash: u.password_hash,
-            hashing_algorithm,
+            password_hash: hash,
+            hashing_algorithm: algorithm,
             tags,
         };
-        broker.put_user(user).map_err(|e| e.to_string())?;
+        self.broker.put_user(user).map_err(|e| e.to_string())?;
+        self.limits(USER_LIMITS, &name, u.limits)
     }
-    for p in &file.permissions {
+
+    fn who_and_where(&self, user: &str, vhost: &str) -> Done {
+        if self.broker.access().user(user).is_none() {
+            return Err(format!("user '{user}' is not defined"));
+        }
+        self.the_vhost(vhost).map(drop)
+    }
+
+    fn permission(&mut self, p: &entries::Permission) -> Done {
+        self.who_and_where(&p.user, &p.vhost)?;
+        self.unknown("permissions", &p.rest);
         let patterns = [p.configure.as_str(), p.write.as_str(), p.read.as_str()];
-        broker
-            .put_permissions(&p.user, &p.vhost, patterns)
-            .map_err(|e| {
-                format!(
-                    "permissions of user '{}' in vhost '{}': {e}",
-                    p.user, p.vhost
-                )
-            })?;
+        let put = self.broker.put_permissions(&p.user, &p.vhost, patterns);
+        put.map(drop)
     }
-    for p in &file.topic_permissions {
+
+    fn topic_permission(&mut self, p: &entries::TopicPermission) -> Done {
+        self.who_and_where(&p.user, &p.vhost)?;
+        self.unknown("topic_permissions", &p.rest);
         let place = [p.user.as_str(), p.vhost.as_str(), p.exchange.as_str()];
-        broker
-            .put_topic_permissions(place, [&p.write, &p.read])
-            .map_err(|e| {
-                format!(
-                    "topic permissions of user '{}' on exchange '{}' in vhost '{}': {e}",
-                    p.user, p.exchange, p.vhost
-                )
-            })?;
+        let put = self
+            .broker
+            .put_topic_permissions(place, [&p.write, &p.read]);
+        put.map(drop)
     }
-    let vhost = |name: &str| {
-        broker
-            .vhost(name)
-            .ok_or_else(|| format!("vhost '{name}' is not defined"))
-    };
-    for x in &file.exchanges {
-        let arguments = table(&x.arguments);
+
+    fn exchange(&mut self, mut x: entries::Exchange) -> Done {
+        check_name("name", &x.name)?;
+        let vhost = self.the_vhost(&x.vhost)?;
+        let what = format!("exchange '{}' in vhost '{}'", x.name, x.vhost);
+        x.rest.remove("policy");
+        self.unknown(&what, &x.rest);
+        let arguments = table(&x.arguments)?;
         let declare = ExchangeDeclare {
             name: &x.name,
             kind: &x.r#type,
@@ -237,16 +299,39 @@ fn apply(broker: &Broker, text: &str) -> Result<Vec<String>, String> {
             internal: x.internal,
             arguments: &arguments,
         };
-        let done = vhost(&x.vhost)?.declare_exchange(&declare);
-        done.map_err(|e| format!("exchange '{}' in vhost '{}': {e:?}", x.name, x.vhost))?;
-    }
-    for q in &file.queues {
-        if q.name.is_empty() {
-            return Err(format!("a queue without a name in vhost '{}'", q.vhost));
+        match vhost.declare_exchange(&declare) {
+            Ok(_) => Ok(()),
+            Err(TopologyError::ExchangeDiffers(..)) => {
+                self.kept(&what);
+                Ok(())
+            }
+            Err(e) => Err(refusal(&e)),
         }
-        let arguments = table(&q.arguments);
+    }
+
+    /// Something is there already, and is not what the file says.
+    fn kept(&self, what: &str) {
+        tracing::warn!("{what} is there with other properties or arguments and stays as it is");
+    }
+
+    fn queue(&mut self, mut q: entries::Queue) -> Done {
+        check_name("name", &q.name)?;
+        if q.name.is_empty() {
+            return Err("it has no name".into());
+        }
+        let vhost = self.the_vhost(&q.vhost)?;
+        let what = format!("queue '{}' in vhost '{}'", q.name, q.vhost);
+        q.rest.remove("policy");
+        self.unknown(&what, &q.rest);
+        let mut arguments = table(&q.arguments)?;
+        if let Some(kind) = q.r#type.filter(|kind| kind != "classic")
+            && arguments.get("x-queue-type").is_none()
+        {
+            arguments.insert("x-queue-type", kind);
+        }
         let declare = QueueDeclare {
-            server_named: false,
+            // A name that a server gave is one that may be given back.
+            server_named: q.name.starts_with("amq.gen-"),
             name: &q.name,
             durable: q.durable,
             exclusive: false,
@@ -254,73 +339,124 @@ fn apply(broker: &Broker, text: &str) -> Result<Vec<String>, String> {
             arguments: &arguments,
             connection: ConnectionId(0),
         };
-        let done = vhost(&q.vhost)?.declare_queue(&declare);
-        done.map_err(|e| format!("queue '{}' in vhost '{}': {e:?}", q.name, q.vhost))?;
+        match vhost.declare_queue(&declare) {
+            Ok(_) => Ok(()),
+            Err(TopologyError::QueueDiffers(..) | TopologyError::Locked(_)) => {
+                self.kept(&what);
+                Ok(())
+            }
+            Err(e) => Err(refusal(&e)),
+        }
     }
-    for b in &file.bindings {
-        let vhost = vhost(&b.vhost)?;
+
+    fn binding(&mut self, mut b: entries::Binding) -> Done {
+        check_name("routing_key", &b.routing_key)?;
+        let vhost = self.the_vhost(&b.vhost)?;
+        b.rest.remove("properties_key");
+        self.unknown("bindings", &b.rest);
         let destination = match b.destination_type.as_str() {
             "queue" => vhost.queue(&b.destination).map(Destination::Queue),
-            _ => vhost.exchange(&b.destination).map(Destination::Exchange),
+            "exchange" => vhost.exchange(&b.destination).map(Destination::Exchange),
+            other => {
+                return Err(format!(
+                    "destination_type '{other}' is neither queue nor exchange"
+                ));
+            }
         };
-        let told = |e: String| {
-            format!(
-                "binding from '{}' to '{}' in vhost '{}': {e}",
-                b.source, b.destination, b.vhost
-            )
-        };
-        let destination =
-            destination.ok_or_else(|| told("its destination is not defined".into()))?;
-        let arguments = table(&b.arguments);
+        let destination = destination.ok_or("its destination is not defined")?;
+        let arguments = table(&b.arguments)?;
         let spec = BindingSpec {
             source: &b.source,
             destination: &destination,
             routing_key: &b.routing_key,
             arguments: &arguments,
         };
-        vhost.bind(&spec).map_err(|e| told(format!("{e:?}")))?;
+        vhost.bind(&spec).map(drop).map_err(|e| refusal(&e))
     }
-    let mut left = Vec::new();
-    for p in file.parameters {
-        if p.component == VHOST_LIMITS {
-            put_limits(broker, VHOST_LIMITS, &p.vhost, p.value)?;
-        } else {
-            left.push(format!("parameters: {} {}", p.component, p.name));
+
+    fn parameter(&mut self, p: entries::Parameter) -> Done {
+        if p.component != VHOST_LIMITS {
+            return Err(format!("component '{}' is not supported", p.component));
         }
+        self.the_vhost(&p.vhost)?;
+        self.limits(VHOST_LIMITS, &p.vhost, p.value)
+            .map_err(|e| format!("{}: {e}", p.name))
     }
-    let left_out = file
-        .rest
-        .iter()
-        .filter(|(name, v)| !INFORMATIVE.contains(&name.as_str()) && !is_empty_list(v));
-    left.extend(left_out.map(|(name, _)| name.clone()));
-    Ok(left)
-}
 
-/// Sets limits, by their names in RabbitMQ; none may be written as an empty list.
-fn put_limits(broker: &Broker, component: &str, name: &str, limits: Value) -> Result<(), String> {
-    if is_empty_list(&limits) {
-        return Ok(());
+    /// Sets limits, by their names in RabbitMQ; none may be written as an empty list.
+    fn limits(&self, component: &str, name: &str, limits: Value) -> Done {
+        let none = match &limits {
+            Value::Null => true,
+            Value::Array(list) => list.is_empty(),
+            Value::Object(all) => all.is_empty(),
+            _ => false,
+        };
+        if none {
+            return Ok(());
+        }
+        let limits: HashMap<String, i64> =
+            serde_json::from_value(limits).map_err(|e| format!("its limits: {e}"))?;
+        let limits: Vec<_> = limits.into_iter().collect();
+        let put = self.broker.put_limits(component, name, &limits);
+        put.map_err(|e| format!("its limits: {e}"))
     }
-    let limits = serde_json::from_value::<HashMap<String, i64>>(limits).map_err(|e| e.to_string());
-    let limits = limits.map(|limits| limits.into_iter().collect::<Vec<_>>());
-    let put = limits.and_then(|limits| broker.put_limits(component, name, &limits));
-    put.map_err(|e| format!("{component} of '{name}': {e}"))
 }
 
-fn is_empty_list(v: &Value) -> bool {
-    v.as_array().is_some_and(Vec::is_empty)
+/// How an entry is called in a report.
+fn shown(section: &str, entry: &Value) -> String {
+    let fields = ["name", "user", "source", "destination", "vhost", "exchange"];
+    let named = fields.iter().filter_map(|field| {
+        let value = entry.get(field)?.as_str()?;
+        Some(format!("{field} '{value}'"))
+    });
+    let named: Vec<_> = named.collect();
+    match named.is_empty() {
+        true => format!("an entry of {section}"),
+        false => format!("{section}: {}", named.join(", ")),
+    }
 }
 
-fn table(arguments: &Arguments) -> FieldTable {
+/// A refusal of the topology, in words.
+fn refusal(e: &TopologyError) -> String {
+    match e {
+        TopologyError::UnknownType(kind) => format!("unknown exchange type '{kind}'"),
+        TopologyError::ReservedName { .. } => "its name is reserved for the broker".into(),
+        TopologyError::Argument(_, e) | TopologyError::ExchangeArgument(_, e) => {
+            format!("argument {}: {:?}", e.argument, e.problem)
+        }
+        TopologyError::NoExchange(_) => "its source is not defined".into(),
+        TopologyError::SetAside { why, .. } => format!("one of this name is set aside: {why}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn check_name(field: &str, name: &str) -> Done {
+    match name.len() {
+        n if n > NAME_MAX => Err(format!("its {field} has {n} octets, of {NAME_MAX} at most")),
+        _ => Ok(()),
+    }
+}
+
+/// Arguments, as good as if they had come over the wire.
+fn table(arguments: &Object) -> Result<FieldTable, String> {
+    let t = nested(arguments)?;
+    match FieldTable::parse(&t.to_bytes()) {
+        Ok(_) => Ok(t),
+        Err(_) => Err("its arguments nest too deep".into()),
+    }
+}
+
+fn nested(arguments: &Object) -> Result<FieldTable, String> {
     let mut t = FieldTable::new();
     for (name, v) in arguments {
-        t.insert(name.as_str(), value(v));
+        check_name("argument's name", name)?;
+        t.insert(name.as_str(), value(v)?);
     }
-    t
+    Ok(t)
 }
 
-fn value(v: &Value) -> FieldValue {
-    match v {
+fn value(v: &Value) -> Result<FieldValue, String> {
+    Ok(match v {
         Value::Null => FieldValue::Void,
         Value::Bool(b) => FieldValue::Bool(*b),
         Value::Number(n) => n.as_i64().map_or_else(
@@ -328,7 +464,9 @@ fn value(v: &Value) -> FieldValue {
             FieldValue::I64,
         ),
         Value::String(s) => FieldValue::from(s.as_str()),
-        Value::Array(items) => FieldValue::Array(items.iter().map(value).collect()),
-        Value::Object(inner) => FieldValue::Table(table(inner)),
-    }
+        Value::Array(items) => {
+            FieldValue::Array(items.iter().map(value).collect::<Result<_, _>>()?)
+        }
+        Value::Object(inner) => FieldValue::Table(nested(inner)?),
+    })
 }

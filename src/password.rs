@@ -53,6 +53,14 @@ pub fn is_supported(algorithm: &str) -> bool {
     ALGORITHMS.contains(&algorithm)
 }
 
+/// Whether this is base64 of a salt and a hash of the algorithm's length.
+pub fn is_hash(stored: &str, algorithm: &str) -> bool {
+    let len = digest(algorithm, &[], &[]).map(|hash| hash.len() + SALT_BYTES);
+    STANDARD
+        .decode(stored)
+        .is_ok_and(|bytes| Some(bytes.len()) == len)
+}
+
 /// Hashes a password with SHA-256 and a fresh salt.
 pub fn hash(password: &[u8]) -> String {
     let mut salt = [0u8; SALT_BYTES];

@@ -491,7 +491,11 @@ fn a_definitions_file_makes_users_vhosts_and_topology() {
     ];
     let refused = leveret(
         &arguments,
-        &[settings[0], ("LEVERET_LISTENERS_PROMETHEUS", "")],
+        &[
+            settings[0],
+            ("LEVERET_STRICT_DEFINITIONS", "true"),
+            ("LEVERET_LISTENERS_PROMETHEUS", ""),
+        ],
     );
     assert!(!refused.status.success());
     assert!(
@@ -512,4 +516,32 @@ fn containers_set_the_first_user() {
     let broker = Broker::start(&dir.path().join("data"), &settings);
     assert_eq!(login(&broker, "app", "pass", "shop"), Ok(()));
     assert_eq!(login(&broker, "guest", "guest", "shop"), Err(403));
+}
+
+#[test]
+fn a_definitions_file_without_users_leaves_somebody_who_may_enter() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("definitions.json");
+    let definitions = serde_json::json!({
+        "vhosts": [{"name": "shop"}],
+        "queues": [{"name": "jobs", "vhost": "shop", "durable": true, "arguments": {"x-max-length": 5}},
+            {"name": "log", "vhost": "shop", "durable": true, "arguments": {"x-queue-type": "stream"}}],
+    });
+    std::fs::write(&file, definitions.to_string()).unwrap();
+    let settings = [("LEVERET_LOAD_DEFINITIONS", file.to_str().unwrap())];
+    let data = dir.path().join("data");
+    let broker = Broker::start(&data, &settings);
+    assert_eq!(login(&broker, "guest", "guest", "shop"), Ok(()));
+    assert_eq!(login(&broker, "guest", "guest", "/"), Err(530));
+    assert!(broker.stop());
+    // The way to change an argument is to edit the file: what is there stays, and the broker starts.
+    let edited = definitions.to_string().replace(":5", ":6");
+    std::fs::write(&file, edited).unwrap();
+    let broker = Broker::start(&data, &settings);
+    broker
+        .said
+        .wait_for("queue 'jobs' in vhost 'shop' is there");
+    broker.said.wait_for("stream");
+    assert_eq!(login(&broker, "guest", "guest", "shop"), Ok(()));
+    assert!(broker.stop());
 }

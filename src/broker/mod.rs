@@ -61,6 +61,17 @@ pub(crate) const NEXT_QUEUE_ID: &str = "next_queue_id";
 
 const UNPOISONED: &str = "a panic aborts the process";
 
+/// A user as it is stored.
+fn stored_user(user: &User) -> FieldTable {
+    let mut t = FieldTable::new();
+    t.insert("password_hash", user.password_hash.as_str());
+    t.insert("hashing_algorithm", user.hashing_algorithm.as_str());
+    let tags = user.tags.iter();
+    let tags = tags.map(|tag| FieldValue::from(tag.as_str())).collect();
+    t.insert("tags", FieldValue::Array(tags));
+    t
+}
+
 /// Everything.
 pub struct Broker {
     vhosts: RwLock<HashMap<Box<str>, Arc<Vhost>>>,
@@ -308,21 +319,53 @@ impl Broker {
         Ok(lsn)
     }
 
+    /// Adds the first vhost, and the first user, who may do everything in all vhosts there are: in one
+    /// record of the log, so that there is no user without a vhost to enter.
+    ///
+    /// # Errors
+    /// [`LogFailed`]
+    pub fn bootstrap(&self, vhost: Option<&str>, user: Option<User>) -> Result<Lsn, LogFailed> {
+        let mut records = Records::default();
+        let mut put = |kind, parts: &[&str], t: &FieldTable| {
+            let parts: Vec<&[u8]> = parts.iter().map(|p| p.as_bytes()).collect();
+            records.definitions.push(definitions::put(kind, &parts, t));
+        };
+        let mut vhosts: Vec<String> = self.vhosts().iter().map(|v| v.name.to_string()).collect();
+        if let Some(name) = vhost {
+            put(DefinitionKind::Vhost, &[name], &FieldTable::new());
+            vhosts.push(name.to_string());
+        }
+        if let Some(user) = &user {
+            put(DefinitionKind::User, &[&user.name], &stored_user(user));
+            for vhost in &vhosts {
+                let mut t = FieldTable::new();
+                for what in ["configure", "write", "read"] {
+                    t.insert(what, ".*");
+                }
+                put(DefinitionKind::Permission, &[&user.name, vhost], &t);
+            }
+        }
+        let lsn = self.log.append(&mut records)?.lsn;
+        if let Some(name) = vhost {
+            self.insert_vhost(name);
+        }
+        if let Some(user) = user {
+            for vhost in &vhosts {
+                if let Ok(all) = Permissions::new(".*", ".*", ".*") {
+                    self.access.put_permissions(&user.name, vhost, all);
+                }
+            }
+            self.access.put_user(user);
+        }
+        Ok(lsn)
+    }
+
     /// Adds or replaces a user.
     ///
     /// # Errors
     /// [`LogFailed`]
     pub fn put_user(&self, user: User) -> Result<Lsn, LogFailed> {
-        let mut t = FieldTable::new();
-        t.insert("password_hash", user.password_hash.as_str());
-        t.insert("hashing_algorithm", user.hashing_algorithm.as_str());
-        let tags = user
-            .tags
-            .iter()
-            .map(|tag| FieldValue::from(tag.as_str()))
-            .collect();
-        t.insert("tags", FieldValue::Array(tags));
-        let lsn = self.put(DefinitionKind::User, &[&user.name], &t)?;
+        let lsn = self.put(DefinitionKind::User, &[&user.name], &stored_user(&user))?;
         self.access.put_user(user);
         Ok(lsn)
     }

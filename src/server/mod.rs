@@ -155,7 +155,7 @@ impl Server {
         }
         if !config.load_definitions.is_empty() {
             let (broker, _) = Broker::new(MemoryLog::new(), &[]);
-            definitions_file::load(&broker, config.load_definitions.as_ref())?;
+            load_definitions(&broker, config)?;
         }
         Ok(())
     }
@@ -201,7 +201,7 @@ impl Server {
         memory.set_budget(config.memory.body_budget_bytes.0);
         memory.set_history_max(config.memory.history_bytes.0);
         if !config.load_definitions.is_empty() {
-            definitions_file::load(&broker, config.load_definitions.as_ref())?;
+            load_definitions(&broker, &config)?;
         }
         bootstrap(&broker, &config)?;
         auth::tell_differences(&broker, &config);
@@ -535,23 +535,45 @@ fn accepted_one(
     }
 }
 
-/// An empty broker gets its first vhost and user.
+fn enters_nowhere(broker: &Broker, user: &User) -> bool {
+    let vhosts = broker.vhosts();
+    let permissions = |v: &Arc<crate::broker::vhost::Vhost>| {
+        let access = broker.access();
+        access.permissions(&user.name, &v.name).is_some()
+    };
+    !vhosts.iter().any(permissions)
+}
+
+/// Applies the definitions file.
+fn load_definitions(broker: &Broker, config: &Config) -> io::Result<()> {
+    let empty = Broker::new(MemoryLog::new(), &[]).0;
+    let strict = config.strict_definitions.then_some(&empty);
+    definitions_file::load(broker, config.load_definitions.as_ref(), strict).map(drop)
+}
+
+/// An empty broker gets its first vhost and user. Where a definitions file made users, or vhosts, there
+/// are none beside them; a first user enters whatever there is.
 fn bootstrap(broker: &Broker, config: &Config) -> io::Result<()> {
     let d = &config.defaults;
-    if broker.vhosts().is_empty() {
-        broker.add_vhost(&d.vhost).map_err(io::Error::other)?;
-    }
-    if broker.access().is_empty() {
-        let user = User {
+    let new_vhost = broker.vhosts().is_empty().then_some(d.vhost.as_str());
+    let user = match broker.access().user(&d.user) {
+        _ if broker.access().is_empty() => Some(User {
             name: d.user.clone(),
             password_hash: password::hash(d.pass.as_bytes()),
             hashing_algorithm: password::SHA256.into(),
             tags: vec!["administrator".into()],
-        };
-        broker.put_user(user).map_err(io::Error::other)?;
-        broker
-            .put_permissions(&d.user, &d.vhost, [".*", ".*", ".*"])
-            .map_err(io::Error::other)?;
+        }),
+        // Earlier versions wrote user and permissions one after the other, and may have ended in between.
+        Some(user) if config.load_definitions.is_empty() && enters_nowhere(broker, &user) => {
+            Some(User::clone(&user))
+        }
+        _ => None,
+    };
+    if new_vhost.is_none() && user.is_none() {
+        return Ok(());
     }
-    Ok(())
+    broker
+        .bootstrap(new_vhost, user)
+        .map(drop)
+        .map_err(io::Error::other)
 }

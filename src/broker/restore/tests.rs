@@ -362,3 +362,34 @@ fn delayed_messages_wait_for_an_exchange_that_was_set_aside() {
     let (_, skipped) = reopened(&store);
     assert_eq!(skipped, vec![]);
 }
+
+#[test]
+fn the_first_user_and_where_it_enters_are_one_record() {
+    for vhosts in [&[][..], &["shop", "other"]] {
+        let store = Arc::new(Store::default());
+        let (broker, _) = Broker::new(store.clone(), &[]);
+        for name in vhosts {
+            broker.add_vhost(name).unwrap();
+        }
+        let before = store.durable();
+        let user = User {
+            name: "first".into(),
+            password_hash: "hash".into(),
+            hashing_algorithm: "algorithm".into(),
+            tags: vec!["administrator".into()],
+        };
+        let new = vhosts.is_empty().then_some("/");
+        let lsn = broker.bootstrap(new, Some(user.clone())).unwrap();
+        assert_eq!(lsn.0, before.0 + 1);
+        let (again, skipped) = reopened(&store);
+        assert_eq!(skipped, vec![]);
+        for broker in [broker, again] {
+            assert_eq!(broker.access().user("first").as_deref(), Some(&user));
+            let all = broker.vhosts();
+            assert_eq!(all.len(), vhosts.len().max(1));
+            for v in all {
+                assert!(broker.access().permissions("first", &v.name).is_some());
+            }
+        }
+    }
+}
