@@ -294,7 +294,7 @@ impl Recovery<'_> {
                 }
             }
             tries += 1;
-            std::thread::sleep(READ_AGAIN_AFTER);
+            std::thread::park_timeout(READ_AGAIN_AFTER);
         };
         match read {
             Read::Index(summary) => {
