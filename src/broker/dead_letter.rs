@@ -56,7 +56,7 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
             Properties::from(PropertiesRef::unchecked(message.properties())),
         ),
     };
-    let deaths = bury(
+    bury(
         &mut properties,
         message,
         &info.name,
@@ -84,7 +84,8 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
     if info.settings.at_least_once && found.is_unroutable() {
         return false;
     }
-    found.queues.retain(|q| !is_cycle(&deaths, &q.info().name));
+    let deaths = history(&properties);
+    found.queues.retain(|q| !is_cycle(deaths, &q.info().name));
     let to_all = info.settings.at_least_once;
     if to_all && !promise(&found.queues, reborn.body_len()) {
         return false;
@@ -106,7 +107,7 @@ fn release(batch: &mut Batch, vhost: &Vhost, message: &Message, now: u64) {
     detour::send_again(batch, message, &found, now);
 }
 
-/// Writes the death into the headers and returns the history, newest first.
+/// Writes the death into the headers: the newest one is the first of the history.
 fn bury(
     properties: &mut Properties,
     message: &Message,
@@ -114,33 +115,22 @@ fn bury(
     reason: DeathReason,
     routing_keys: &[Vec<u8>],
     now: u64,
-) -> Vec<FieldTable> {
+) {
     let mut headers = properties.headers.take().unwrap_or_default();
     let mut deaths = match headers.remove("x-death") {
-        Some(FieldValue::Array(items)) if message.is_dead_lettered() => items
-            .into_iter()
-            .filter_map(|v| {
-                if let FieldValue::Table(t) = v {
-                    Some(t)
-                } else {
-                    None
-                }
-            })
-            .collect(),
+        Some(FieldValue::Array(items)) if message.is_dead_lettered() => items,
         _ => Vec::new(),
     };
-    let same = |t: &FieldTable| {
-        t.get("queue").and_then(FieldValue::as_str) == Some(queue)
-            && t.get("reason").and_then(FieldValue::as_str) == Some(reason.as_str())
+    let same = |death: &FieldValue| {
+        says(death, "queue") == Some(queue) && says(death, "reason") == Some(reason.as_str())
     };
     let death = match deaths.iter().position(same) {
         Some(at) => {
-            let mut death: FieldTable = deaths.remove(at);
-            let count = death
-                .get("count")
-                .and_then(FieldValue::as_integer)
-                .unwrap_or(0);
-            death.insert("count", count + 1);
+            let mut death = deaths.remove(at);
+            if let FieldValue::Table(death) = &mut death {
+                let count = death.get("count").and_then(FieldValue::as_integer);
+                death.insert("count", count.unwrap_or(0) + 1);
+            }
             death
         }
         None => {
@@ -156,14 +146,11 @@ fn bury(
             death.insert("time", FieldValue::Timestamp(now / 1000));
             death.insert("exchange", message.exchange());
             death.insert("routing-keys", FieldValue::Array(keys));
-            death
+            FieldValue::Table(death)
         }
     };
     deaths.insert(0, death);
-    headers.insert(
-        "x-death",
-        FieldValue::Array(deaths.iter().cloned().map(FieldValue::Table).collect()),
-    );
+    headers.insert("x-death", FieldValue::Array(deaths));
     let first = [
         "x-first-death-reason",
         "x-first-death-queue",
@@ -183,21 +170,35 @@ fn bury(
     }
     properties.headers = Some(headers);
     properties.expiration = None;
-    deaths
+}
+
+/// What a message has died of, newest first.
+fn history(properties: &Properties) -> &[FieldValue] {
+    match properties.headers.as_ref().and_then(|h| h.get("x-death")) {
+        Some(FieldValue::Array(deaths)) => deaths,
+        _ => &[],
+    }
+}
+
+/// A text in one entry of the history.
+fn says<'a>(death: &'a FieldValue, name: &str) -> Option<&'a str> {
+    match death {
+        FieldValue::Table(t) => t.get(name).and_then(FieldValue::as_str),
+        _ => None,
+    }
 }
 
 /// Whether delivering to `queue` would close a loop that nobody interrupts: it is in the history
 /// and no death since then was a rejection.
-fn is_cycle(deaths: &[FieldTable], queue: &str) -> bool {
-    let text =
-        |t: &FieldTable, name: &str| t.get(name).and_then(FieldValue::as_str).map(str::to_string);
-    let Some(at) = deaths
-        .iter()
-        .position(|t| text(t, "queue").as_deref() == Some(queue))
-    else {
-        return false;
-    };
-    deaths[..=at]
-        .iter()
-        .all(|t| text(t, "reason").as_deref() != Some(DeathReason::Rejected.as_str()))
+fn is_cycle(deaths: &[FieldValue], queue: &str) -> bool {
+    let rejected = |death| says(death, "reason") == Some(DeathReason::Rejected.as_str());
+    for death in deaths {
+        if rejected(death) {
+            return false;
+        }
+        if says(death, "queue") == Some(queue) {
+            return true;
+        }
+    }
+    false
 }

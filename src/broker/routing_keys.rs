@@ -22,11 +22,12 @@ impl RoutingKeys {
             return RoutingKeys { keys, n_shown: 1 };
         }
         let headers = PropertiesRef::unchecked(message.properties()).headers();
-        let headers = headers.map(|h| h.to_table());
-        keys.extend(octets_array(headers.as_ref(), "CC"));
+        // Not all of them are built: a history of deaths can be long.
+        let header = |name| headers.and_then(|h| h.get(name));
+        keys.extend(octets(header("CC").as_ref()));
         let n_shown = keys.len();
         if flags & FLAG_BCC != 0 {
-            keys.extend(octets_array(headers.as_ref(), "BCC"));
+            keys.extend(octets(header("BCC").as_ref()));
         }
         RoutingKeys { keys, n_shown }
     }
@@ -44,7 +45,11 @@ impl RoutingKeys {
 
 /// The long strings of an array header.
 pub fn octets_array(headers: Option<&FieldTable>, name: &str) -> Vec<Vec<u8>> {
-    match headers.and_then(|h| h.get(name)) {
+    octets(headers.and_then(|h| h.get(name)))
+}
+
+fn octets(array: Option<&FieldValue>) -> Vec<Vec<u8>> {
+    match array {
         Some(FieldValue::Array(items)) => {
             let octets = items.iter().filter_map(FieldValue::as_octets);
             octets.map(<[u8]>::to_vec).collect()

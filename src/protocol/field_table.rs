@@ -362,9 +362,35 @@ impl<'a> TableRef<'a> {
         self.0
     }
 
+    /// The first field of this name, without building the rest.
+    pub fn get(&self, name: &str) -> Option<FieldValue> {
+        let mut r = Reader::new(self.0);
+        while !r.rest().is_empty() {
+            if r.short_bytes().ok()?.as_bytes() == name.as_bytes() {
+                return FieldValue::read(&mut r, 0, NESTING_OURS).ok();
+            }
+            skip(&mut r).ok()?;
+        }
+        None
+    }
+
     /// The table itself. What was checked, or encoded by us, parses; anything else is read as empty.
     pub fn to_table(&self) -> FieldTable {
         FieldTable::parse_ours(self.0).unwrap_or_default()
+    }
+}
+
+/// Passes over a value, without a look into it.
+fn skip(r: &mut Reader<'_>) -> Result<(), Malformed> {
+    match r.octet()? {
+        b't' | b'b' | b'B' => r.bytes(1).map(drop),
+        b's' | b'u' => r.bytes(2).map(drop),
+        b'I' | b'i' | b'f' => r.bytes(4).map(drop),
+        b'l' | b'L' | b'd' | b'T' => r.bytes(8).map(drop),
+        b'D' => r.bytes(5).map(drop),
+        b'S' | b'x' | b'F' | b'A' => r.long_str().map(drop),
+        b'V' => Ok(()),
+        _ => Err(Malformed::Syntax),
     }
 }
 
@@ -473,6 +499,20 @@ mod tests {
             let bytes = table.to_bytes();
             prop_assert!(check(&bytes).is_ok());
             prop_assert_eq!(FieldTable::parse(&bytes).unwrap(), table);
+        }
+
+        #[test]
+        fn a_field_is_found_without_the_rest(fields in prop::collection::vec((name(2), value()), 0..8)) {
+            let table = FieldTable { fields };
+            let bytes = table.to_bytes();
+            for name in ["", "a", "CC"] {
+                prop_assert_eq!(TableRef::unchecked(&bytes).get(name), table.get(name).cloned());
+            }
+            for (name, _) in table.iter() {
+                if let Ok(name) = std::str::from_utf8(name.as_bytes()) {
+                    prop_assert_eq!(TableRef::unchecked(&bytes).get(name), table.get(name).cloned());
+                }
+            }
         }
 
         #[test]

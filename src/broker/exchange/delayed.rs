@@ -42,8 +42,8 @@ pub fn milliseconds(value: &FieldValue) -> Option<i64> {
 
 /// How long a message has to wait, in milliseconds: 1 to [`DELAY_MAX_MS`]; `None` for not at all.
 pub fn delay_of(properties: PropertiesRef<'_>) -> Option<u64> {
-    let headers = properties.headers()?.to_table();
-    let delay = headers.get(DELAY_HEADER).and_then(milliseconds)?;
+    let header = properties.headers()?.get(DELAY_HEADER);
+    let delay = header.as_ref().and_then(milliseconds)?;
     (1..=DELAY_MAX_MS).contains(&delay).then_some(delay as u64)
 }
 
