@@ -536,6 +536,7 @@ mod tests {
         ("limits.inbox_deliveries", &["0", "4294967295"], "1 to"),
         ("limits.inbox_bytes", &["0", "-1"], ""),
         ("limits.unfinished_bytes", &["0", "\"1MiB\""], ""),
+        ("limits.transaction_bytes", &["1", "-1"], ""),
         ("limits.output_bytes_max", &["0", "1"], "4096 to"),
         ("limits.log_backlog_bytes", &["0", "1"], "4096 to"),
         (

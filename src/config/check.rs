@@ -199,6 +199,10 @@ impl Config {
         ] {
             within(key, size.0, &BUFFER_BYTES, "bytes")?;
         }
+        if l.transaction_bytes.0 != 0 {
+            let key = "limits.transaction_bytes";
+            within(key, l.transaction_bytes.0, &BUFFER_BYTES, "bytes")?;
+        }
         let largest = self.protocol.max_message_bytes.0;
         if l.unfinished_bytes.0 < largest {
             let right = format!("at least protocol.max_message_bytes = {largest}");

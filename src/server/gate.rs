@@ -196,6 +196,7 @@ mod tests {
         assert_eq!(closed(&mut gate, CALM), (Some(Reason::Memory), Some(until)));
         assert_eq!(closed(&mut gate, View { now: until, ..CALM }), (None, None));
 
+        let mut gate = Gate::new();
         let short = View {
             memory_short: true,
             ..CALM
