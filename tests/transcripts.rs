@@ -93,6 +93,7 @@ impl Outlet for Inbox {
 struct Work {
     armed: Mutex<Vec<(Weak<Queue>, u64)>>,
     page_ins: Mutex<Vec<Arc<Queue>>>,
+    dead_letters: AtomicBool,
 }
 
 impl Scheduler for Work {
@@ -102,6 +103,10 @@ impl Scheduler for Work {
         let mut armed = self.armed.lock().unwrap();
         armed.retain(|(q, _)| !q.ptr_eq(&queue));
         armed.push((queue, at));
+    }
+
+    fn work_off(&self) {
+        self.dead_letters.store(true, Ordering::Relaxed);
     }
 
     fn page_in(&self, queue: &Arc<Queue>) {
@@ -350,6 +355,11 @@ impl World {
                 let mut batch = Batch::default();
                 queue.arrived(found.collect(), now, &mut batch.fx);
                 let _ = batch.flush(&self.broker, now);
+            }
+            if self.work.dead_letters.swap(false, Ordering::Relaxed) {
+                idle = false;
+                let mut batch = Batch::default();
+                while self.broker.work_off(&mut batch, now).unwrap() {}
             }
             for peer in self.peers.values_mut().filter(|p| !p.over) {
                 if peer.inbox.rung.swap(false, Ordering::Relaxed) {

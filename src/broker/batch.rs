@@ -9,8 +9,9 @@ use std::iter::repeat_n;
 use std::sync::Arc;
 
 use super::Broker;
+use super::backlog;
 use super::dead_letter;
-use super::effects::Effects;
+use super::effects::{Dead, Effects};
 use super::message::Message;
 use super::ports::{DefinitionChange, LogFailed, LoggedPublish, Lsn, MessageId, Records, Target};
 use super::queue::{DeleteIf, DeliveryRef, Incoming, Queue, Settle};
@@ -19,8 +20,11 @@ use super::queue::{DeleteIf, DeliveryRef, Incoming, Queue, Settle};
 /// for the last.
 pub const PUBLISHES_MAX: u32 = 256;
 
-/// Rounds of consequences (a dead letter that is dead-lettered again, …) that one flush follows.
-/// Topologies without a cycle end far sooner; a cycle without a rejection is dropped when detected.
+/// Settlements that are looked through one by one.
+const FEW_SETTLEMENTS: usize = 16;
+
+/// Rounds of consequences that one flush follows at most. Dead letters that die again are left to the
+/// [`backlog`] far sooner, if somebody works it off.
 const ROUNDS_MAX: usize = 1000;
 
 /// Makes all of these queues promise room for a message; false, and no promise is left, if one refuses.
@@ -46,6 +50,70 @@ struct Settlement {
     deliveries: Vec<DeliveryRef>,
 }
 
+/// How many dead letters a flush routes itself. The others wait in the [`Backlog`].
+struct AtOnce {
+    rounds: usize,
+    left: usize,
+    octets: usize,
+    /// Only if nobody waits there.
+    in_turn: bool,
+}
+
+impl AtOnce {
+    /// Nobody works anything off.
+    fn everything() -> AtOnce {
+        AtOnce {
+            rounds: usize::MAX,
+            left: usize::MAX,
+            octets: usize::MAX,
+            in_turn: false,
+        }
+    }
+
+    fn some() -> AtOnce {
+        AtOnce {
+            rounds: backlog::ROUNDS_AT_ONCE,
+            left: backlog::AT_ONCE_MAX,
+            octets: backlog::OCTETS_MAX,
+            in_turn: true,
+        }
+    }
+
+    /// All that there are, and nothing of what follows.
+    fn turn() -> AtOnce {
+        AtOnce {
+            rounds: 1,
+            ..AtOnce::everything()
+        }
+    }
+
+    /// Routes what has died, or lets it wait.
+    fn route(&mut self, batch: &mut Batch, broker: &Broker, now: u64) {
+        let mut dead = std::mem::take(&mut batch.fx.dead).into_iter();
+        if dead.len() == 0 {
+            return;
+        }
+        let turn = !self.in_turn || broker.backlog().is_idle();
+        if turn && self.rounds > 0 {
+            self.rounds -= 1;
+            while self.left > 0
+                && self.octets > 0
+                && let Some(dead) = dead.next()
+            {
+                self.left -= 1;
+                self.octets = self.octets.saturating_sub(backlog::octets(&dead));
+                dead_letter::publish(batch, broker, dead, now);
+            }
+        }
+        if broker.backlog().push(dead)
+            && let Some(scheduler) = broker.scheduler()
+        {
+            scheduler.work_off();
+        }
+        batch.spilled |= broker.backlog().is_long();
+    }
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Batch {
@@ -54,6 +122,8 @@ pub struct Batch {
     by_id: HashMap<u64, usize>,
     next_group: usize,
     settlements: Vec<Settlement>,
+    /// Where they are, if they are many.
+    settlements_at: HashMap<(u64, Settle), usize>,
     spare: Vec<Vec<DeliveryRef>>,
     records: Records,
     n_publishes: u32,
@@ -228,12 +298,8 @@ impl Batch {
             s.deliveries.push(delivery);
             return;
         }
-        let found = self
-            .settlements
-            .iter_mut()
-            .find(|s| s.how == how && Arc::ptr_eq(&s.queue, queue));
-        match found {
-            Some(s) => s.deliveries.push(delivery),
+        match self.find_settlement(queue, how) {
+            Some(at) => self.settlements[at].deliveries.push(delivery),
             None => {
                 let mut deliveries = self.spare.pop().unwrap_or_default();
                 deliveries.push(delivery);
@@ -244,6 +310,21 @@ impl Batch {
                 });
             }
         }
+    }
+
+    /// Looks through a few, and in a table of many.
+    fn find_settlement(&mut self, queue: &Arc<Queue>, how: Settle) -> Option<usize> {
+        let all = &self.settlements;
+        if all.len() <= FEW_SETTLEMENTS {
+            return all
+                .iter()
+                .position(|s| s.how == how && Arc::ptr_eq(&s.queue, queue));
+        }
+        let noted = self.settlements_at.len();
+        for (at, s) in all.iter().enumerate().skip(noted) {
+            self.settlements_at.insert((s.queue.id().0, s.how), at);
+        }
+        self.settlements_at.get(&(queue.id().0, how)).copied()
     }
 
     /// Publishes of the last flush that a queue refused, by number, ascending.
@@ -257,8 +338,31 @@ impl Batch {
     /// # Errors
     /// [`LogFailed`]: nothing that needed the log was published.
     pub fn flush(&mut self, broker: &Broker, now: u64) -> Result<Lsn, LogFailed> {
+        let at_once = match broker.scheduler() {
+            None => AtOnce::everything(),
+            Some(_) => AtOnce::some(),
+        };
+        self.run(broker, at_once, now)
+    }
+
+    /// Routes these dead letters; what follows from that waits for its own turn.
+    ///
+    /// # Errors
+    /// As [`Self::flush`].
+    pub(super) fn flush_dead(
+        &mut self,
+        broker: &Broker,
+        dead: Vec<Dead>,
+        now: u64,
+    ) -> Result<(), LogFailed> {
+        self.fx.dead = dead;
+        self.run(broker, AtOnce::turn(), now).map(drop)
+    }
+
+    fn run(&mut self, broker: &Broker, mut at_once: AtOnce, now: u64) -> Result<Lsn, LogFailed> {
         self.n_publishes = 0;
         // Settlements first: what they free may take what was published.
+        self.settlements_at.clear();
         for mut s in self.settlements.drain(..) {
             s.queue.settle(&s.deliveries, s.how, now, &mut self.fx);
             s.deliveries.clear();
@@ -270,15 +374,14 @@ impl Batch {
         let refused = std::mem::take(&mut self.refused);
         let mut lsn = Lsn::default();
         let mut result = Ok(());
-        for _ in 0..ROUNDS_MAX {
+        for round in 0..ROUNDS_MAX {
             self.take_settles();
-            for dead in std::mem::take(&mut self.fx.dead) {
-                dead_letter::publish(self, broker, dead, now);
-            }
+            at_once.route(self, broker, now);
             self.n_publishes = 0;
             match self.append(broker) {
-                Ok(Some(to)) => lsn = to,
-                Ok(None) => {}
+                // What follows later is nothing that was asked for here.
+                Ok(Some(to)) if round == 0 => lsn = to,
+                Ok(_) => {}
                 Err(failed) => {
                     self.drop_publishes();
                     result = Err(failed);
@@ -386,7 +489,7 @@ impl Batch {
     }
 
     /// Whether transient messages went to the log since the last call, because memory is over its
-    /// budget: their publisher should be slowed down.
+    /// budget, or more dead letters wait than are worked off: the publisher should be slowed down.
     pub fn take_spilled(&mut self) -> bool {
         std::mem::take(&mut self.spilled)
     }

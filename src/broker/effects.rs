@@ -71,7 +71,7 @@ pub struct Effects {
     pub returned: Vec<ReturnedCopy>,
     /// Messages to dead-letter.
     pub dead: Vec<Dead>,
-    /// Outlets to ring, each once.
+    /// Outlets to ring. Each tells it when something is put into it while it is empty, so that it is here about once.
     pub bells: Vec<Arc<dyn Outlet>>,
     /// Queues whose head has to be read from the log.
     pub page_ins: Vec<Arc<Queue>>,
@@ -120,7 +120,7 @@ impl Effects {
 
     /// Notes that an outlet has to be rung.
     pub fn ring(&mut self, outlet: &Arc<dyn Outlet>) {
-        if !self.bells.iter().any(|b| Arc::ptr_eq(b, outlet)) {
+        if !self.bells.last().is_some_and(|b| Arc::ptr_eq(b, outlet)) {
             self.bells.push(outlet.clone());
         }
     }

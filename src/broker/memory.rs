@@ -57,11 +57,13 @@ pub enum Use {
     Deduplication,
     /// What connections remember of routes.
     Routes,
+    /// Dead letters that wait for their turn, beside their messages.
+    DeadLetters,
 }
 
 impl Use {
     /// All of them.
-    pub const ALL: [Use; 9] = [
+    pub const ALL: [Use; 10] = [
         Use::Messages,
         Use::Entries,
         Use::Places,
@@ -71,6 +73,7 @@ impl Use {
         Use::Assembly,
         Use::Deduplication,
         Use::Routes,
+        Use::DeadLetters,
     ];
 
     /// Its name, for metrics.
@@ -85,6 +88,7 @@ impl Use {
             Use::Assembly => "assembly",
             Use::Deduplication => "deduplication",
             Use::Routes => "routes",
+            Use::DeadLetters => "dead_letters",
         }
     }
 
@@ -302,6 +306,11 @@ impl Memory {
     pub fn report(&self) {
         // A thread that is being torn down has reported.
         let _ = HERE.try_with(Here::report_all);
+    }
+
+    /// What evictable uses take, about.
+    pub fn evictable(&self) -> u64 {
+        self.0.messages_and_entries().max(0) as u64
     }
 
     /// Whether half of what evictable uses may take is used: time to slow publishers down.

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod arguments;
+mod backlog;
 pub mod batch;
 pub mod by_queue;
 pub mod dead_letter;
@@ -32,6 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use self::access::{Access, Permissions, User};
+use self::backlog::Backlog;
 use self::definitions::{DefinitionError, StoredBinding, StoredQueue, fields, key_parts};
 use self::limits::{Account, Accounts};
 use self::memory::Memory;
@@ -78,6 +80,7 @@ pub struct Broker {
     access: Access,
     log: Arc<dyn MessageLog>,
     memory: Memory,
+    backlog: Backlog,
     scheduler: OnceLock<Arc<dyn Scheduler>>,
     next_queue_id: Arc<AtomicU64>,
     next_connection_id: AtomicU64,
@@ -102,11 +105,13 @@ impl Broker {
     /// written, is returned: a broker that starts without it, and says so, serves better than one that
     /// does not start.
     pub fn new(log: Arc<dyn MessageLog>, stored: &[Definition]) -> (Broker, Vec<Skipped>) {
+        let memory = Memory::new();
         let broker = Broker {
             vhosts: RwLock::default(),
             access: Access::default(),
             log,
-            memory: Memory::new(),
+            backlog: Backlog::new(&memory),
+            memory,
             scheduler: OnceLock::new(),
             next_queue_id: Arc::new(AtomicU64::new(1)),
             next_connection_id: AtomicU64::new(1),
@@ -167,6 +172,23 @@ impl Broker {
 
     fn returned(&self) -> &Returned {
         &self.returned
+    }
+
+    /// Works off some of the dead letters that wait, and whoever asked for it through
+    /// [`Scheduler::work_off`] goes on until it is false: nothing is left.
+    ///
+    /// # Errors
+    /// [`LogFailed`]
+    pub fn work_off(&self, batch: &mut batch::Batch, now: u64) -> Result<bool, LogFailed> {
+        let turn = self.backlog.take_turn();
+        let n = turn.len();
+        let result = batch.flush_dead(self, turn, now);
+        let more = self.backlog.end_turn(n);
+        result.map(|()| more)
+    }
+
+    fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// Where messages and definitions become durable.

@@ -292,4 +292,7 @@ pub trait Scheduler: Send + Sync {
 
     /// Reads [`Queue::wanted`] from the log and hands it to [`Queue::arrived`].
     fn page_in(&self, queue: &Arc<Queue>);
+
+    /// Calls [`super::Broker::work_off`] until nothing is left, on a thread that nobody waits for.
+    fn work_off(&self);
 }

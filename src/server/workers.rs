@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ const RESIDENCY_INTERVAL: Duration = Duration::from_millis(10);
 pub(super) struct Workers {
     timers: UnboundedSender<Timer>,
     page_ins: Sender<Arc<Queue>>,
+    dead_letters: Sender<()>,
 }
 
 impl Scheduler for Workers {
@@ -46,20 +47,49 @@ impl Scheduler for Workers {
     fn page_in(&self, queue: &Arc<Queue>) {
         let _ = self.page_ins.send(queue.clone());
     }
+
+    fn work_off(&self) {
+        let _ = self.dead_letters.send(());
+    }
 }
 
 /// Starts them.
 pub(super) fn start(broker: &Arc<Broker>, stop: &CancellationToken) -> std::io::Result<()> {
     let (timers, armed) = unbounded_channel();
     let (page_ins, requests) = channel();
-    broker.set_scheduler(Arc::new(Workers { timers, page_ins }));
+    let (dead_letters, calls) = channel();
+    broker.set_scheduler(Arc::new(Workers {
+        timers,
+        page_ins,
+        dead_letters,
+    }));
     tokio::spawn(run_timers(broker.clone(), armed, stop.clone()));
     let b = broker.clone();
     std::thread::Builder::new()
         .name("page-in".into())
         .spawn(move || page_in::run(&b, &requests))?;
+    let (b, s) = (broker.clone(), stop.clone());
+    std::thread::Builder::new()
+        .name("dead-letters".into())
+        .spawn(move || run_dead_letters(&b, &calls, &s))?;
     tokio::spawn(run_residency(broker.clone(), stop.clone()));
     Ok(())
+}
+
+/// Works off dead letters when it is called to, a turn at a time. What is left when the server stops is in
+/// the log, where it was.
+fn run_dead_letters(broker: &Broker, calls: &Receiver<()>, stop: &CancellationToken) {
+    let mut batch = Batch::default();
+    while calls.recv().is_ok() {
+        while !stop.is_cancelled() {
+            match broker.work_off(&mut batch, clock::now()) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) => return,
+            }
+        }
+        broker.memory().report();
+    }
 }
 
 async fn run_timers(
@@ -106,40 +136,90 @@ async fn run_timers(
 /// Moves bodies out of memory while they exceed the budget.
 async fn run_residency(broker: Arc<Broker>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(RESIDENCY_INTERVAL);
+    let mut relief = Relief::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        if !broker.memory().over_budget() {
+        if !relief.is_due(broker.memory().over_budget(), broker.memory().evictable()) {
             continue;
         }
         let broker = broker.clone();
         // Many queues are many locks: not on a thread that serves connections.
         let done = tokio::task::spawn_blocking(move || {
-            relieve(&broker);
+            let moved = relieve(&broker);
             broker.memory().report();
+            (moved, broker.memory().evictable())
         });
-        if done.await.is_err() {
+        let Ok((moved, left)) = done.await else {
             return;
-        }
+        };
+        relief.ended(moved, left);
     }
 }
 
-fn relieve(broker: &Broker) {
+/// When it is worth looking for something that can leave memory.
+#[derive(Debug, Default)]
+struct Relief {
+    /// Nothing could leave while this much was there, bytes.
+    stuck_at: Option<u64>,
+    /// Looks to let pass, and how many it was the last time.
+    skip: u32,
+    skipped: u32,
+}
+
+/// Looks that are let pass at most while nothing can leave: one second.
+const SKIP_MAX: u32 = 100;
+
+/// What is there has changed when it is this much more or less, bytes.
+const CHANGED_BYTES: u64 = 1 << 20;
+
+impl Relief {
+    fn is_due(&mut self, over_budget: bool, evictable: u64) -> bool {
+        if !over_budget {
+            *self = Relief::default();
+            return false;
+        }
+        let same = |at: u64| at.abs_diff(evictable) < CHANGED_BYTES;
+        if self.stuck_at.is_some_and(same) && self.skip > 0 {
+            self.skip -= 1;
+            return false;
+        }
+        true
+    }
+
+    /// A look is over: what moved, and what is left.
+    fn ended(&mut self, moved: usize, left: u64) {
+        if moved > 0 {
+            *self = Relief::default();
+            return;
+        }
+        self.stuck_at = Some(left);
+        self.skipped = (self.skipped * 2 + 1).min(SKIP_MAX);
+        self.skip = self.skipped;
+    }
+}
+
+/// Moves messages out of memory until it is within its budget, or nothing moves any more; returns how many.
+fn relieve(broker: &Broker) -> usize {
+    let mut moved = 0;
     let mut queues = broker.all_queues();
     queues.sort_by_key(|q| std::cmp::Reverse(q.counts().ready_bytes + q.counts().unacked_bytes));
     for queue in queues {
         loop {
             if !broker.memory().over_budget() {
-                return;
+                return moved;
             }
             let logged = log_unlogged(broker, &queue);
-            if queue.evict(EVICT_MESSAGES) == 0 && !logged {
+            let evicted = queue.evict(EVICT_MESSAGES);
+            moved += evicted + usize::from(logged);
+            if evicted == 0 && !logged {
                 break;
             }
         }
     }
+    moved
 }
 
 /// Puts messages that only memory has into the log, marked as transient. False if there were none.
@@ -188,4 +268,35 @@ pub(super) fn alarm_reason(memory: (u64, u64), disk: (u64, u64)) -> Option<Strin
         reasons.push("low on disk");
     }
     (!reasons.is_empty()).then(|| reasons.join(" & "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks within so many intervals, while nothing can leave.
+    fn looks(relief: &mut Relief, intervals: u64, evictable: impl Fn(u64) -> u64) -> u64 {
+        let mut n = 0;
+        for at in 0..intervals {
+            if relief.is_due(true, evictable(at)) {
+                n += 1;
+                relief.ended(0, evictable(at));
+            }
+        }
+        n
+    }
+
+    #[test]
+    fn memory_that_cannot_be_relieved_is_looked_at_seldom() {
+        let n = looks(&mut Relief::default(), 6_000, |_| 100 << 20);
+        assert!((1..100).contains(&n), "{n} looks in a minute");
+        // When it changes, at once.
+        let n = looks(&mut Relief::default(), 1000, |at| at * CHANGED_BYTES);
+        assert_eq!(n, 1000);
+        let mut relief = Relief::default();
+        looks(&mut relief, 6_000, |_| 100 << 20);
+        assert!(relief.is_due(true, 102 << 20) && !relief.is_due(false, 0));
+        relief.ended(5, 100 << 20);
+        assert!(relief.is_due(true, 100 << 20), "while something moves");
+    }
 }

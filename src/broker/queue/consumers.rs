@@ -89,6 +89,9 @@ pub(super) struct Consumers {
     holder: Option<ConsumerIndex>,
     /// It gets nothing more: a better one waits.
     makes_room: bool,
+    /// Whole rings that were looked through.
+    #[cfg(test)]
+    pub(super) searches: std::cell::Cell<u64>,
 }
 
 impl Consumers {
@@ -238,7 +241,14 @@ impl Consumers {
             self.n_ready -= 1;
             let priority = consumer.info.priority;
             if let Some((_, ring)) = self.rings.iter_mut().find(|(p, _)| *p == priority) {
-                ring.retain(|i| *i != index);
+                // Whose turn it was is at the end.
+                if ring.back() == Some(&index) {
+                    ring.pop_back();
+                } else {
+                    ring.retain(|i| *i != index);
+                    #[cfg(test)]
+                    self.searches.set(self.searches.get() + 1);
+                }
             }
         }
     }

@@ -63,11 +63,44 @@ pub(super) struct Unacked {
     deadline: u64,
 }
 
+/// Unacknowledged messages that have their bodies in memory.
+#[derive(Default)]
+struct Bodies {
+    /// The log has them, too.
+    logged: usize,
+    /// The log does not.
+    unlogged: usize,
+    /// Slots before this one were looked at last.
+    looked_to: usize,
+}
+
+impl Bodies {
+    fn of(&mut self, entry: &Entry) -> Option<&mut usize> {
+        entry.message.as_ref()?;
+        Some(match entry.id.is_some() {
+            true => &mut self.logged,
+            false => &mut self.unlogged,
+        })
+    }
+
+    fn came(&mut self, entry: &Entry) {
+        if let Some(n) = self.of(entry) {
+            *n += 1;
+        }
+    }
+
+    fn went(&mut self, entry: &Entry) {
+        if let Some(n) = self.of(entry) {
+            *n -= 1;
+        }
+    }
+}
+
 /// `basic.get`: taken without being a consumer.
 const BY_GET: ConsumerIndex = u32::MAX;
 
 /// How a consumer settles a delivery.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Settle {
     /// `basic.ack`.
     Ack,
@@ -122,6 +155,8 @@ struct Charges {
 pub(super) struct QueueState {
     levels: Vec<Level>,
     unacked: Vec<Option<Unacked>>,
+    /// Of those, what could leave memory.
+    bodies: Bodies,
     free: Vec<u32>,
     n_unacked: u64,
     /// Deliveries that need no acknowledgement and are not on the wire yet.
@@ -160,6 +195,9 @@ pub(super) struct QueueState {
     get_waiters: Vec<Arc<dyn crate::broker::ports::Bell>>,
     pub(super) pace: Pace,
     pub(super) deleted: bool,
+    /// Slots that were looked at for something to evict.
+    #[cfg(test)]
+    pub(super) looked: usize,
 }
 
 impl QueueState {
@@ -470,6 +508,7 @@ impl QueueState {
         }
         self.n_unacked += 1;
         self.unacked_bytes += u64::from(entry.body_len);
+        self.bodies.came(&kept);
         let unacked = Some(Unacked {
             entry: kept,
             consumer,

@@ -226,13 +226,32 @@ impl QueueState {
         if moved < count {
             moved += self.away.evict(count - moved);
         }
-        for unacked in self.unacked.iter_mut().flatten() {
-            if moved >= count {
-                break;
-            }
-            if unacked.entry.id.is_some() && unacked.entry.message.take().is_some() {
+        moved + self.evict_unacked(count - moved.min(count))
+    }
+
+    /// Drops bodies of unacknowledged messages that the log has. Goes on where it stopped the last time, and
+    /// does not look for what is not there.
+    fn evict_unacked(&mut self, count: usize) -> usize {
+        let count = count.min(self.bodies.logged);
+        let n = self.unacked.len();
+        let (mut moved, mut looked) = (0, 0);
+        while moved < count && looked < n {
+            let at = (self.bodies.looked_to + looked) % n;
+            if let Some(Some(unacked)) = self.unacked.get_mut(at)
+                && unacked.entry.id.is_some()
+                && unacked.entry.message.take().is_some()
+            {
                 moved += 1;
             }
+            looked += 1;
+        }
+        self.bodies.logged -= moved;
+        if n > 0 {
+            self.bodies.looked_to = (self.bodies.looked_to + looked) % n;
+        }
+        #[cfg(test)]
+        {
+            self.looked += looked;
         }
         moved
     }
@@ -251,8 +270,9 @@ impl QueueState {
                 message,
             })
             .collect();
+        let mut unlogged = self.bodies.unlogged;
         for (slot, unacked) in self.unacked.iter().enumerate() {
-            if found.len() >= count || left == 0 {
+            if found.len() >= count || left == 0 || unlogged == 0 {
                 break;
             }
             if let Some(unacked) = unacked
@@ -264,6 +284,7 @@ impl QueueState {
                     seq: unacked.entry.seq,
                 };
                 left = left.saturating_sub(message.resident_bytes() as u64);
+                unlogged -= 1;
                 found.push(Unlogged {
                     at,
                     message: message.clone(),
@@ -287,7 +308,9 @@ impl QueueState {
             if let Some(unacked) = unacked
                 && unacked.entry.seq == at.seq
             {
+                self.bodies.went(&unacked.entry);
                 unacked.entry.id = id;
+                self.bodies.came(&unacked.entry);
             } else if !self.levels.iter_mut().any(|level| level.logged(at.seq, id)) {
                 cx.fx.settles.push((cx.queue.info.id, id));
             }

@@ -49,6 +49,7 @@ impl QueueState {
             return None;
         }
         let unacked = place.take()?;
+        self.bodies.went(&unacked.entry);
         self.n_unacked -= 1;
         self.unacked_bytes -= u64::from(unacked.entry.body_len);
         self.free_slot(d.slot);

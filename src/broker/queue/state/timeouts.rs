@@ -36,6 +36,7 @@ impl QueueState {
             let Some(unacked) = self.unacked[slot as usize].take() else {
                 continue;
             };
+            self.bodies.went(&unacked.entry);
             self.taken_back.insert(slot, unacked.entry.seq);
             self.n_unacked -= 1;
             self.unacked_bytes -= u64::from(unacked.entry.body_len);

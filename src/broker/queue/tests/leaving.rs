@@ -23,12 +23,16 @@ fn what_expires_leaves_memory_without_consumers() {
     for (evict, spread) in [(false, 1), (false, 97), (true, 1), (true, 97)] {
         let q = queue(with_dead_letters(QueueSettings::default()));
         let mut fx = Effects::default();
-        // One that stays, at the head.
+        // One that stays, at the head; and one behind what each round brings.
         q.enqueue(&mut vec![incoming(1, 0, 0)], 1, &mut fx);
-        for round in 1..200u64 {
+        for round in 1..100u64 {
             let now = round * 1000;
+            let ends = |n| match n {
+                199 => 0,
+                _ => now + 1 + n * spread % 101,
+            };
             let mut batch = (0..200)
-                .map(|n| incoming(round * 200 + n, 0, now + 1 + n * spread % 101))
+                .map(|n| incoming(round * 200 + n, 0, ends(n)))
                 .collect();
             q.enqueue(&mut batch, now, &mut fx);
             if evict {
@@ -36,8 +40,9 @@ fn what_expires_leaves_memory_without_consumers() {
             }
             q.tick(now + 500, &mut fx);
             while feed(&q, &mut fx, now + 500) {}
-            assert_eq!(q.counts().ready, 1);
-            assert!(q.held() <= 4, "{} places for one message", q.held());
+            let most = 2 * (1 + round as usize);
+            assert_eq!(q.counts().ready, 1 + round);
+            assert!(q.held() <= most, "{} places of {most}", q.held());
             fx = Effects::default();
         }
     }
@@ -87,6 +92,26 @@ fn a_queue_that_drains_gives_its_memory_back() {
     assert!(used(Use::Unacked) < 200_000, "{}", used(Use::Unacked));
     q.settle(&refs[..1], Settle::Ack, 1, &mut fx);
     assert_eq!((q.counts().unacked, used(Use::Entries)), (0, 0));
+}
+
+/// A million deliveries that cannot leave memory are not looked at again and again.
+#[test]
+fn looking_for_something_to_evict_ends() {
+    let q = queue(QueueSettings::default());
+    let sink = Sink::new(usize::MAX >> 1);
+    let mut fx = Effects::default();
+    q.consume(consumer(&sink, 0, 0, 0), 1, &mut fx)
+        .expect("free");
+    let mut all = (1..=20_000).map(|n| incoming(n, 0, 0)).collect();
+    q.enqueue(&mut all, 1, &mut fx);
+    drop(sink.take());
+    let mut moved = 0;
+    for _ in 0..100 {
+        moved += q.evict(1024);
+    }
+    assert_eq!(moved, 20_000);
+    let looked = q.state.lock().looked;
+    assert!(looked <= 20_000, "{looked} slots");
 }
 
 /// What was delivered is not delivered again at or after its time; a new one may be, at its very time.
@@ -198,4 +223,31 @@ fn a_lease_that_is_over_does_not_stop_the_clock() {
     fx.deadlines.clear();
     q.tick(11, &mut fx);
     assert_eq!((fx.unused.len(), fx.deadlines.len()), (1, 1));
+}
+
+/// Consumers that have all that they may leave their ring without a search.
+#[test]
+fn many_consumers_with_little_credit_are_not_searched_for() {
+    let q = queue(QueueSettings::default());
+    let sink = Sink::new(usize::MAX >> 1);
+    let mut fx = Effects::default();
+    for slot in 0..500 {
+        q.consume(consumer(&sink, slot, 1, 0), 1, &mut fx)
+            .expect("free");
+    }
+    for round in 0..10u64 {
+        let mut batch = (0..500).map(|n| incoming(round * 500 + n, 0, 0)).collect();
+        q.enqueue(&mut batch, 1, &mut fx);
+        let refs: Vec<_> = sink
+            .take()
+            .iter()
+            .map(|d| DeliveryRef {
+                slot: d.slot,
+                seq: d.entry.seq,
+            })
+            .collect();
+        assert_eq!(refs.len(), 500);
+        q.settle(&refs, Settle::Ack, 1, &mut fx);
+    }
+    assert_eq!(q.state.lock().consumers.searches.get(), 0);
 }
