@@ -173,7 +173,7 @@ impl Rewrite {
         let live = live_in(log, self.number, header);
         let (number, out, sparse) = (self.number, &mut self.out, &mut self.sparse);
         // It was durable, or it would not be rewritten.
-        let watermark = log.durable.load(Ordering::Acquire);
+        let watermark = log.proof.load(Ordering::Relaxed);
         let mut done = Ok(());
         let mut n = 0;
         format::decode(self.frames.bytes(header)?, header, |record| {
@@ -211,7 +211,7 @@ impl Rewrite {
         let end = Place {
             segment: number,
             offset: self.out.len()?,
-            watermark: log.durable.load(Ordering::Acquire),
+            watermark: log.proof.load(Ordering::Relaxed),
             first_id: self.next_id,
         };
         format::encode_seal(&mut self.out.bytes, &end);

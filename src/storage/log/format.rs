@@ -1,6 +1,8 @@
 //! What a segment looks like, byte by byte.
 //!
-//! A segment is a sequence of frames; one append is one frame, all or nothing.
+//! A segment is a sequence of frames; one append is one frame, all or nothing. A large one is several
+//! frames, one behind the other in one segment, of which each but the last begins by saying how many
+//! follow: they count when all of them are there.
 //!
 //! ```text
 //!  0      4      8         12       16          24         32           36
@@ -18,10 +20,14 @@
 //!
 //! Messages have consecutive ids from `first_id`.
 
+use std::ops::Range;
+
 use bytes::BufMut;
 
 use crate::broker::message::{Message, Parts};
-use crate::broker::ports::{DefinitionChange, DefinitionKind, MessageId, QueueId, Records, Target};
+use crate::broker::ports::{
+    DefinitionChange, DefinitionKind, LoggedPublish, MessageId, QueueId, Records, Target,
+};
 use crate::protocol::short::ShortBytes;
 
 /// Bytes of a frame before its records.
@@ -33,6 +39,18 @@ const DEFINITION: u8 = 3;
 const PUBLISH: u8 = 4;
 const CLEAN_STOP: u8 = 5;
 const SEAL: u8 = 6;
+const FOLLOWED: u8 = 7;
+
+/// Bytes of records above which an append is several frames: a frame is read and checked whole, whichever
+/// of its messages is wanted.
+const FRAME_BYTES: usize = 1 << 20;
+
+/// Bytes that an append takes at most in one segment, where offsets have 32 bits. A larger one is several
+/// appends.
+pub(super) const APPEND_BYTES_MAX: usize = 2 << 30;
+
+/// Bytes of the record that says how many frames follow.
+const FOLLOWED_LEN: usize = 5;
 
 /// Bytes of a message's record at least.
 pub(super) const PUBLISH_BYTES_MIN: u64 = 17;
@@ -44,7 +62,8 @@ pub(super) const SEGMENT_IDS_MAX: u64 = u32::MAX as u64 / PUBLISH_BYTES_MIN;
 pub(super) const ID_MAX: u64 = 1 << 62;
 
 /// Bytes of a target in a message's record.
-pub(super) const TARGET_BYTES: u64 = 19;
+pub(super) const TARGET_BYTES: u64 = TARGET_LEN as u64;
+const TARGET_LEN: usize = 19;
 
 /// Bytes of the frame that ends a segment.
 pub(super) const SEAL_LEN: usize = FRAME_HEADER + 1;
@@ -112,21 +131,115 @@ pub(super) struct Place {
     pub(super) first_id: u64,
 }
 
-/// Bytes that a frame of these records takes at most.
-pub(super) fn frame_len(records: &Records) -> usize {
-    let definitions: usize = records
-        .definitions
-        .iter()
-        .map(|d| 11 + d.key.len() + d.value.as_ref().map_or(0, Vec::len))
-        .sum();
-    let publishes: usize = records
-        .publishes
-        .iter()
-        .map(|p| 17 + p.message.contents().len())
-        .sum();
-    let settles = 5 + records.settles.len() * 16;
-    let ranges = 5 + records.settled_ranges.len() * 24;
-    FRAME_HEADER + settles + ranges + definitions + publishes + records.targets.len() * 19
+/// The part of some records that one frame has.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Part {
+    settles: Range<usize>,
+    ranges: Range<usize>,
+    definitions: Range<usize>,
+    pub(super) publishes: Range<usize>,
+    /// Bytes that its frame takes at most.
+    pub(super) len: usize,
+}
+
+fn settle_len(_: &(QueueId, MessageId)) -> usize {
+    16
+}
+
+fn range_len(_: &(QueueId, MessageId, MessageId)) -> usize {
+    24
+}
+
+fn definition_len(d: &DefinitionChange) -> usize {
+    11 + d.key.len() + d.value.as_ref().map_or(0, Vec::len)
+}
+
+fn publish_len(p: &LoggedPublish) -> usize {
+    17 + p.message.contents().len() + p.n_targets as usize * TARGET_LEN
+}
+
+/// Bytes of a frame beside its records.
+const AROUND: usize = FRAME_HEADER + FOLLOWED_LEN + 2 * 5;
+
+impl Part {
+    /// All of it.
+    pub(super) fn all(records: &Records) -> Part {
+        let definitions: usize = records.definitions.iter().map(definition_len).sum();
+        let publishes: usize = records.publishes.iter().map(publish_len).sum();
+        let settles = records.settles.len() * 16 + records.settled_ranges.len() * 24;
+        Part {
+            settles: 0..records.settles.len(),
+            ranges: 0..records.settled_ranges.len(),
+            definitions: 0..records.definitions.len(),
+            publishes: 0..records.publishes.len(),
+            len: AROUND + settles + definitions + publishes,
+        }
+    }
+
+    /// Whether it is one frame.
+    pub(super) fn is_small(&self) -> bool {
+        self.len <= FRAME_BYTES
+    }
+
+    /// A part with what comes after this one, and nothing yet.
+    fn after(&self) -> Part {
+        Part {
+            settles: self.settles.end..self.settles.end,
+            ranges: self.ranges.end..self.ranges.end,
+            definitions: self.definitions.end..self.definitions.end,
+            publishes: self.publishes.end..self.publishes.end,
+            len: AROUND,
+        }
+    }
+}
+
+/// Takes items into `part` while it is small, and goes on with new ones in `parts`.
+fn take<T>(
+    items: &[T],
+    len: fn(&T) -> usize,
+    range: fn(&mut Part) -> &mut Range<usize>,
+    part: &mut Part,
+    parts: &mut Vec<Part>,
+) {
+    for item in items {
+        let more = len(item);
+        if part.len > AROUND && part.len + more > FRAME_BYTES {
+            let next = part.after();
+            parts.push(std::mem::replace(part, next));
+        }
+        part.len += more;
+        range(part).end += 1;
+    }
+}
+
+/// Records in as many frames as they should have.
+pub(super) fn parts(records: &Records) -> Vec<Part> {
+    let (mut parts, mut part) = (Vec::new(), Part::default().after());
+    let (to, at) = (&mut part, &mut parts);
+    take(&records.settles, settle_len, |p| &mut p.settles, to, at);
+    take(
+        &records.settled_ranges,
+        range_len,
+        |p| &mut p.ranges,
+        to,
+        at,
+    );
+    take(
+        &records.definitions,
+        definition_len,
+        |p| &mut p.definitions,
+        to,
+        at,
+    );
+    take(
+        &records.publishes,
+        publish_len,
+        |p| &mut p.publishes,
+        to,
+        at,
+    );
+    parts.push(part);
+    parts
 }
 
 /// Starts a frame; returns where it starts in `out`.
@@ -142,7 +255,7 @@ fn begin(out: &mut Vec<u8>, place: &Place, n_messages: u32) -> usize {
 }
 
 fn end(out: &mut [u8], start: usize) {
-    let len = (out.len() - start - FRAME_HEADER) as u32;
+    let len = count(out.len() - start - FRAME_HEADER);
     let crc = crc32fast::hash(&out[start + 8..]);
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
     out[start + 4..start + 8].copy_from_slice(&crc.to_be_bytes());
@@ -150,52 +263,65 @@ fn end(out: &mut [u8], start: usize) {
 
 fn put_pairs(out: &mut Vec<u8>, kind: u8, pairs: &[(QueueId, MessageId)]) {
     out.put_u8(kind);
-    out.put_u32(pairs.len() as u32);
+    out.put_u32(count(pairs.len()));
     for (queue, id) in pairs {
         out.put_u64(queue.0);
         out.put_u64(id.0);
     }
 }
 
-/// Appends the frame of these records.
-pub(super) fn encode(out: &mut Vec<u8>, records: &Records, place: &Place) {
-    let start = begin(out, place, records.publishes.len() as u32);
-    if !records.settles.is_empty() {
-        put_pairs(out, SETTLES, &records.settles);
+/// Appends the frame of a part of these records, which so many frames follow.
+pub(super) fn encode(
+    out: &mut Vec<u8>,
+    records: &Records,
+    part: &Part,
+    followed_by: usize,
+    place: &Place,
+) {
+    let start = begin(out, place, count(part.publishes.len()));
+    if followed_by > 0 {
+        out.put_u8(FOLLOWED);
+        out.put_u32(count(followed_by));
     }
-    if !records.settled_ranges.is_empty() {
+    if !part.settles.is_empty() {
+        put_pairs(out, SETTLES, &records.settles[part.settles.clone()]);
+    }
+    if !part.ranges.is_empty() {
         out.put_u8(SETTLED_RANGES);
-        out.put_u32(records.settled_ranges.len() as u32);
-        for (queue, first, last) in &records.settled_ranges {
+        out.put_u32(count(part.ranges.len()));
+        for (queue, first, last) in &records.settled_ranges[part.ranges.clone()] {
             out.put_u64(queue.0);
             out.put_u64(first.0);
             out.put_u64(last.0);
         }
     }
-    for change in &records.definitions {
+    for change in &records.definitions[part.definitions.clone()] {
         out.put_u8(DEFINITION);
         out.put_u8(change.kind.number());
-        out.put_u32(change.key.len() as u32);
+        out.put_u32(count(change.key.len()));
         out.put_slice(&change.key);
         out.put_u8(u8::from(change.value.is_some()));
         if let Some(value) = &change.value {
-            out.put_u32(value.len() as u32);
+            out.put_u32(count(value.len()));
             out.put_slice(value);
         }
     }
-    for p in &records.publishes {
+    for p in &records.publishes[part.publishes.clone()] {
         let first = p.first_target as usize;
-        put_publish(
-            out,
-            &p.message,
-            p.transient,
-            &records.targets[first..first + p.n_targets as usize],
-        );
+        let targets = &records.targets[first..first + p.n_targets as usize];
+        put_publish(out, &p.message, p.transient, targets);
     }
     end(out, start);
 }
 
-/// Appends a target: 19 bytes.
+/// Lengths and counts have 32 bits here. No append is as large as 4 GiB, and nothing in one has more
+/// items than bytes.
+fn count(n: usize) -> u32 {
+    debug_assert!(u32::try_from(n).is_ok(), "{n}");
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// Appends a target.
 pub(super) fn put_target(out: &mut Vec<u8>, t: &Target) {
     out.put_u64(t.queue.0);
     out.put_u64(t.expires_at);
@@ -206,14 +332,14 @@ pub(super) fn put_target(out: &mut Vec<u8>, t: &Target) {
 fn put_publish(out: &mut Vec<u8>, m: &Message, transient: bool, targets: &[Target]) {
     out.put_u8(PUBLISH);
     out.put_u8(u8::from(transient));
-    out.put_u32(targets.len() as u32);
+    out.put_u32(count(targets.len()));
     for t in targets {
         put_target(out, t);
     }
     out.put_u8(m.flags());
     out.put_u8(m.exchange().len_octet());
     out.put_u8(m.routing_key().len_octet());
-    out.put_u32(m.properties().len() as u32);
+    out.put_u32(count(m.properties().len()));
     out.put_u32(m.body_len());
     out.put_slice(m.contents());
 }
@@ -277,11 +403,11 @@ pub(super) struct PublishRecord<'a> {
 
 impl PublishRecord<'_> {
     pub(super) fn n_targets(&self) -> usize {
-        self.targets.len() / 19
+        self.targets.len() / TARGET_LEN
     }
 
     pub(super) fn targets(&self) -> impl Iterator<Item = Target> + '_ {
-        self.targets.chunks_exact(19).map(|t| {
+        self.targets.chunks_exact(TARGET_LEN).map(|t| {
             let mut r = Bytes(t);
             Target {
                 queue: QueueId(r.u64().unwrap_or(0)),
@@ -342,6 +468,15 @@ impl<'a> Bytes<'a> {
     }
 }
 
+/// How many frames of the same append follow a frame.
+pub(super) fn followed_by(frame: &[u8]) -> u32 {
+    let mut r = Bytes(frame.get(FRAME_HEADER..).unwrap_or_default());
+    match r.u8() {
+        Some(FOLLOWED) => r.u32().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// Visits the records of a frame that checked. False if they cannot be understood all the same.
 pub(super) fn decode<'a>(
     frame: &'a [u8],
@@ -399,7 +534,7 @@ fn decode_one<'a>(
         PUBLISH if *next_id < end_id => {
             let transient = r.u8()? != 0;
             let n = r.u32()? as usize;
-            let targets = r.take(n.checked_mul(19)?)?;
+            let targets = r.take(n.checked_mul(TARGET_LEN)?)?;
             let (flags, exchange_len, routing_key_len) = (r.u8()?, r.u8()?, r.u8()?);
             let (properties_len, body_len) = (r.u32()?, r.u32()?);
             let n = usize::from(exchange_len) + usize::from(routing_key_len);
@@ -426,6 +561,7 @@ fn decode_one<'a>(
             each(Record::CleanStop(pairs));
         }
         SEAL => each(Record::Seal),
+        FOLLOWED => drop(r.u32()?),
         _ => return None,
     }
     Some(())

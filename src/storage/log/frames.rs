@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::format::{FRAME_HEADER, FrameHeader};
+use super::format::{self, FRAME_HEADER, FrameHeader};
 use super::segment::lsn;
 use crate::broker::ports::Lsn;
 use crate::storage::files::LogFile;
@@ -125,6 +125,23 @@ impl Frames {
             from += piece.len() as u64;
         }
         Ok(crc.finalize() == header.crc)
+    }
+
+    /// Whether all frames of the same append follow a good frame.
+    pub(super) fn is_followed(&mut self, header: &FrameHeader) -> io::Result<bool> {
+        let mut left = format::followed_by(self.bytes(header)?);
+        let mut at = u64::from(header.offset) + header.size() as u64;
+        while left > 0 {
+            let Some(next) = self.frame(at)? else {
+                return Ok(false);
+            };
+            left -= 1;
+            if format::followed_by(self.bytes(&next)?) != left {
+                return Ok(false);
+            }
+            at += next.size() as u64;
+        }
+        Ok(true)
     }
 
     /// The bytes of a frame that [`Self::frame`] or [`Self::next`] found.

@@ -17,7 +17,7 @@ use bytes::BufMut;
 use super::format::{self, Bytes, FrameHeader, ID_MAX, SEGMENT_IDS_MAX};
 use super::frames::Frames;
 use super::summary::{Settled, Summary};
-use super::{Inner, reclaim};
+use super::{Durability, Inner, reclaim};
 use crate::broker::ports::{Lsn, MessageId, QueueId, RecoveredRun, Target};
 use crate::storage::files::{FileLayer, LogFile};
 
@@ -196,7 +196,7 @@ pub(super) fn write(log: &Inner, number: u32) -> io::Result<()> {
     };
     let most = len as usize / AT_MOST_ONE_IN;
     let mut summary = Summary::of(number);
-    let mut frames = Frames::of(number, file)?;
+    let (mut frames, synced) = (Frames::of(number, file.clone())?, file);
     while summary.len < len {
         let Some(header) = frames.frame(u64::from(summary.len))? else {
             return Ok(()); // Corruption, of which recovery or a reader has more to say.
@@ -209,6 +209,10 @@ pub(super) fn write(log: &Inner, number: u32) -> io::Result<()> {
     let bytes = encode(&summary);
     if !summary.ended || bytes.len() > most {
         return Ok(());
+    }
+    if log.options.durability == Durability::Write {
+        // IMPORTANT: an index says that the segment is whole, whatever happens.
+        synced.sync_data()?;
     }
     reclaim::replace(log, &path(&log.options.dir, number), &bytes, false)
 }

@@ -33,6 +33,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use self::damage::{Damage, Hole};
+use self::format::Part;
 use self::pending::{Pending, Unstored};
 use self::segment::{Segment, Segments, lsn};
 use self::trouble::Troubles;
@@ -94,6 +95,12 @@ const WAKE_AT_BYTES: u64 = 1 << 20;
 /// Damaged places that are told of and counted.
 const DAMAGED_MAX: usize = 10_000;
 
+/// Offsets in a segment have 32 bits, and what does not fit into one is all in the next.
+const SEGMENT_BYTES_MAX: u32 = 2 << 30;
+
+/// More copies that had been delivered are not told one by one at a clean stop: then all count as delivered.
+const CLEAN_STOP_COPIES_MAX: usize = 1 << 26;
+
 /// Staged bytes of one segment.
 struct Chunk {
     segment: u32,
@@ -138,6 +145,11 @@ struct Inner {
     reclaim: Condvar,
     written: AtomicU64,
     durable: AtomicU64,
+    /// What a power cut cannot take: frames carry it, as proof for the next start. Where durable means
+    /// written, that is less than `durable`.
+    proof: AtomicU64,
+    /// Where durable means written: files of segments with bytes that were not synced.
+    unsynced: Mutex<OpenFiles>,
     failed: AtomicBool,
     out_of_space: AtomicBool,
     troubles: Troubles,
@@ -210,8 +222,9 @@ impl Inner {
         let mut guard = self.lock();
         let s = &mut *guard;
         let len = format::FRAME_HEADER + 5 + len;
-        let watermark = self.durable.load(Ordering::Relaxed);
-        let (place, chunk) = s.room(len, self.options.segment_bytes, watermark);
+        let watermark = self.proof.load(Ordering::Relaxed);
+        s.make_room(len, self.options.segment_bytes, watermark);
+        let (place, chunk) = s.place(watermark);
         let before = s.chunks[chunk].bytes.len();
         encode(&mut s.chunks[chunk].bytes, &place);
         s.staged(before, chunk);
@@ -262,6 +275,28 @@ impl SegmentedLog {
         options: LogOptions,
         files: Arc<dyn FileLayer>,
     ) -> io::Result<(SegmentedLog, Vec<Definition>)> {
+        let (log, definitions) = SegmentedLog::open_still(options, files)?;
+        let threads = [
+            log.spawn("log", writer::run)?,
+            log.spawn("log-reclaim", reclaim::run)?,
+        ];
+        log.threads.lock().expect(UNPOISONED).extend(threads);
+        Ok((log, definitions))
+    }
+
+    fn spawn(&self, name: &str, run: fn(&Inner)) -> io::Result<JoinHandle<()>> {
+        let (log, named) = (self.inner.clone(), std::thread::Builder::new());
+        named.name(name.into()).spawn(move || run(&log))
+    }
+
+    /// As [`Self::open`], but nothing moves by itself: for [`writer::Writer::round`],
+    /// [`reclaim::Reclaim::pass`] and [`reclaim::Reclaim::step`] called one by one.
+    fn open_still(
+        options: LogOptions,
+        files: Arc<dyn FileLayer>,
+    ) -> io::Result<(SegmentedLog, Vec<Definition>)> {
+        let mut options = options;
+        options.segment_bytes = options.segment_bytes.min(SEGMENT_BYTES_MAX);
         let folder = super::Folder::open(&options.dir)?;
         if !reserves(files.as_ref(), &options.dir) {
             tracing::warn!(
@@ -305,6 +340,8 @@ impl SegmentedLog {
             reclaim: Condvar::new(),
             written: AtomicU64::new(start.0),
             durable: AtomicU64::new(start.0),
+            proof: AtomicU64::new(start.0),
+            unsynced: Mutex::default(),
             failed: AtomicBool::new(false),
             out_of_space: AtomicBool::new(false),
             troubles: Troubles::default(),
@@ -314,24 +351,11 @@ impl SegmentedLog {
             damaged: Mutex::default(),
             options,
         });
-        let mut threads = Vec::new();
-        let log = inner.clone();
-        threads.push(
-            std::thread::Builder::new()
-                .name("log".into())
-                .spawn(move || writer::run(&log))?,
-        );
-        let log = inner.clone();
-        threads.push(
-            std::thread::Builder::new()
-                .name("log-reclaim".into())
-                .spawn(move || reclaim::run(&log))?,
-        );
         let recovered = Mutex::new(Some(found.copies));
         Ok((
             SegmentedLog {
                 inner,
-                threads: Mutex::new(threads),
+                threads: Mutex::default(),
                 recovered,
                 damage: found.damage,
                 _folder: folder,
@@ -398,8 +422,8 @@ impl Staging {
             .insert(self.segment, Segment::new(None, self.next_id));
     }
 
-    /// The buffer for a frame of at most `len` bytes, and where it goes.
-    fn room(&mut self, len: usize, segment_bytes: u32, watermark: u64) -> (format::Place, usize) {
+    /// Sees to it that `len` bytes fit into the active segment.
+    fn make_room(&mut self, len: usize, segment_bytes: u32, watermark: u64) {
         let end = self.offset as usize + len + format::SEAL_LEN;
         if self.offset > 0 && end > segment_bytes as usize {
             let (place, chunk) = self.place(watermark);
@@ -408,7 +432,63 @@ impl Staging {
             self.staged(before, chunk);
             self.roll();
         }
-        self.place(watermark)
+    }
+
+    /// Stages the frame of a part of these records; there is room for it.
+    fn put(&mut self, records: &Records, part: &Part, followed_by: usize, watermark: u64) -> Lsn {
+        let (place, chunk) = self.place(watermark);
+        let before = self.chunks[chunk].bytes.len();
+        format::encode(
+            &mut self.chunks[chunk].bytes,
+            records,
+            part,
+            followed_by,
+            &place,
+        );
+        let at = self.staged(before, chunk);
+        if let Some(active) = self.segments.by_number.get_mut(&place.segment) {
+            active.note_frame(place.first_id, place.offset);
+            for p in &records.publishes[part.publishes.clone()] {
+                active.note_message(self.next_id, p.n_targets);
+                self.next_id += 1;
+            }
+        }
+        at
+    }
+
+    /// Stages many records as frames that count together. Above `most` bytes, which one segment cannot
+    /// have, only those in one segment do: messages go first, so that a crash loses none of those whose
+    /// old copies are settled with it.
+    fn put_in_parts(
+        &mut self,
+        records: &Records,
+        most: usize,
+        segment_bytes: u32,
+        watermark: u64,
+    ) -> Lsn {
+        let mut parts = format::parts(records);
+        let total: usize = parts.iter().map(|part| part.len).sum();
+        if total > most {
+            let at = parts.partition_point(|part| part.publishes.is_empty());
+            parts.rotate_left(at);
+        }
+        let mut at = Lsn::default();
+        let mut left = parts.as_slice();
+        while !left.is_empty() {
+            let mut len = 0;
+            let fit = left.iter().take_while(|part| {
+                len += part.len;
+                len <= most
+            });
+            let (group, rest) = left.split_at(fit.count().max(1));
+            let len = group.iter().map(|part| part.len).sum();
+            self.make_room(len, segment_bytes, watermark);
+            for (i, part) in group.iter().enumerate() {
+                at = self.put(records, part, group.len() - 1 - i, watermark);
+            }
+            left = rest;
+        }
+        at
     }
 
     /// Where the next frame goes: place and buffer.
@@ -440,7 +520,8 @@ impl Staging {
     fn staged(&mut self, before: usize, chunk: usize) -> Lsn {
         let n = self.chunks[chunk].bytes.len() - before;
         self.staged_bytes += n as u64;
-        self.offset += n as u32;
+        // See `format::APPEND_BYTES_MAX` and `LogOptions::segment_bytes`.
+        self.offset = u32::try_from(self.offset as usize + n).expect("a segment below 4 GiB");
         if let Some(active) = self.segments.by_number.get_mut(&self.segment) {
             active.len = self.offset;
         }
@@ -456,23 +537,16 @@ impl MessageLog for SegmentedLog {
         }
         let mut guard = inner.lock();
         let s = &mut *guard;
-        let watermark = inner.durable.load(Ordering::Relaxed);
-        let (place, chunk) = s.room(
-            format::frame_len(records),
-            inner.options.segment_bytes,
-            watermark,
-        );
-        let before = s.chunks[chunk].bytes.len();
-        format::encode(&mut s.chunks[chunk].bytes, records, &place);
+        let watermark = inner.proof.load(Ordering::Relaxed);
+        let all = Part::all(records);
+        let segment_bytes = inner.options.segment_bytes;
         let first_id = MessageId(s.next_id);
-        let at = s.staged(before, chunk);
-        if let Some(active) = s.segments.by_number.get_mut(&place.segment) {
-            active.note_frame(place.first_id, place.offset);
-            for p in &records.publishes {
-                active.note_message(s.next_id, p.n_targets);
-                s.next_id += 1;
-            }
-        }
+        let at = if all.is_small() {
+            s.make_room(all.len, segment_bytes, watermark);
+            s.put(records, &all, 0, watermark)
+        } else {
+            s.put_in_parts(records, format::APPEND_BYTES_MAX, segment_bytes, watermark)
+        };
         s.pending.add(records, at);
         inner.backlog.store(s.staged_bytes, Ordering::Relaxed);
         if s.staged_bytes >= WAKE_AT_BYTES {
@@ -518,9 +592,11 @@ impl MessageLog for SegmentedLog {
 
     fn close(&self, redelivered: &[(QueueId, MessageId)]) -> io::Result<()> {
         let inner = &self.inner;
-        inner.stage(redelivered.len() * 16, |out, place| {
-            format::encode_clean_stop(out, redelivered, place);
-        });
+        if redelivered.len() <= CLEAN_STOP_COPIES_MAX {
+            inner.stage(redelivered.len() * 16, |out, place| {
+                format::encode_clean_stop(out, redelivered, place);
+            });
+        }
         inner.lock().stopping = true;
         inner.work.notify_all();
         inner.reclaim.notify_all();
@@ -529,6 +605,8 @@ impl MessageLog for SegmentedLog {
                 return Err(io::Error::other("a thread of the log panicked"));
             }
         }
+        // What nobody wrote who was there before.
+        writer::Writer::default().round(inner);
         if self.failed() {
             return Err(io::Error::other(LogFailed.to_string()));
         }

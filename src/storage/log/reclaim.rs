@@ -10,20 +10,19 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::compact::{Piece, Rewrite};
 use super::segment::{Index, Segment, lsn};
 use super::trouble::Job;
-use super::{Inner, Staging, UNPOISONED, index, settled};
+use super::{Durability, Inner, Staging, UNPOISONED, index, settled, writer};
 
 /// A job that failed often is not tried in so many passes.
 const SKIPPED_MAX: u32 = 15;
 
 /// The reclaiming thread: a pass now and then, and what it left to do in small steps.
-pub(super) fn run(log: &Arc<Inner>) {
+pub(super) fn run(log: &Inner) {
     let mut reclaim = Reclaim::default();
     let mut due = Instant::now() + log.options.reclaim_interval;
     let mut more = false;
@@ -194,7 +193,11 @@ pub(super) fn checkpoint(log: &Inner) -> io::Result<()> {
         let storing = staging.unstored.take();
         (storing, staging.applied, staging.next_id)
     };
-    let stored = log.store.checkpoint(&storing.changes, applied, next_id);
+    let synced = match log.options.durability {
+        Durability::Fsync => Ok(()),
+        Durability::Write => writer::sync_written(log, applied),
+    };
+    let stored = synced.and_then(|()| log.store.checkpoint(&storing.changes, applied, next_id));
     let mut staging = log.lock();
     match stored {
         Ok(()) => staging.unstored.stored(storing),
@@ -221,13 +224,9 @@ fn remove_dead(log: &Inner) -> io::Result<()> {
         Ok(()) => dead.as_slice(),
         Err((first, _)) => &dead[..dead.partition_point(|number| number < first)],
     };
-    if !goes.is_empty() {
+    if !goes.is_empty() && !is_told_by_a_segment(log) {
         // Neither ids nor segment numbers are used twice, even when no segment is left to tell.
-        let stored = checkpoint(log);
-        log.troubles.note(Job::Checkpoint, stored.as_ref().err());
-        if !is_told_by_a_segment(log) {
-            stored?;
-        }
+        checkpoint(log)?;
     }
     let mut failed = noted.err().map(|(_, e)| e);
     for (i, number) in goes.iter().enumerate() {
@@ -248,6 +247,8 @@ fn remove_dead(log: &Inner) -> io::Result<()> {
 /// Removes the files of a segment, for good: the next one to go may hold its settles.
 fn remove(log: &Inner, number: u32) -> io::Result<()> {
     let dir = &log.options.dir;
+    let open = log.unsynced.lock().expect(UNPOISONED).remove(&number);
+    drop(open);
     remove_if_there(log, &log.segment_path(number))?;
     remove_if_there(log, &settled::path(dir, number))?;
     remove_if_there(log, &index::path(dir, number))?;

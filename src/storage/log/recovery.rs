@@ -397,6 +397,10 @@ impl Recovery<'_> {
                 Next::Frame { header, skipped } => (header, skipped),
                 Next::End { rest } => break rest,
             };
+            // An append of several frames that was not durable must be there as a whole, or it is not.
+            if lsn(number, header.offset) >= self.proved && !frames.is_followed(&header)? {
+                break true;
+            }
             if skipped > 0 {
                 self.hole(path, at, skipped, Some(header.first_id));
                 at += skipped;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::format::{self, FrameHeader, PublishRecord, Record};
 use super::segment::{Segment, lsn};
-use crate::broker::ports::{DefinitionChange, Lsn, MessageId, QueueId, RecoveredRun};
+use crate::broker::ports::{DefinitionChange, Lsn, MessageId, QueueId, RecoveredRun, Target};
 use crate::storage::files::LogFile;
 
 /// Copies that a queue is done with.
@@ -44,6 +44,9 @@ pub(super) struct Summary {
     /// In no particular order; of this segment's messages and of older ones.
     pub(super) settled: Vec<Settled>,
     latest: Latest,
+    /// Runs that were moved to make room for others, for a test.
+    #[cfg(test)]
+    n_moved: usize,
 }
 
 /// Where each queue's latest range stands: settles mostly go on where the queue's last one ended.
@@ -102,30 +105,47 @@ impl Summary {
     }
 
     fn published(&mut self, p: &PublishRecord<'_>) {
-        let n = p.n_targets();
-        for target in p.targets() {
-            // The same target of the message before, if this is one more of the same.
-            let at = self.runs.len().checked_sub(n);
-            if let Some(at) = at
-                && let Some(run) = self.runs.get_mut(at)
-                && run.target == target
+        // The runs of the message before, if it had as many targets.
+        let latest = self.runs.len().saturating_sub(p.n_targets());
+        let goes_on = |run: &RecoveredRun, target: &Target| {
+            run.target == *target
                 && run.first_id.0 + u64::from(run.count) == p.id.0
                 && run.body_len == p.body_len
-            {
-                run.count += 1;
-                // The runs of one message's targets stay together, in order.
-                self.runs[at..].rotate_left(1);
-                continue;
-            }
-            let (body_len, first_id) = (p.body_len, p.id);
-            self.runs.push(RecoveredRun {
-                target,
-                first_id,
-                count: 1,
-                body_len,
-                redelivered: false,
-            });
+        };
+        let one_more = |run: &mut RecoveredRun| run.count += 1;
+        let mut latest_and_targets = self.runs[latest..].iter().zip(p.targets());
+        if self.runs.len() >= p.n_targets()
+            && latest_and_targets.all(|(run, target)| goes_on(run, &target))
+        {
+            self.runs[latest..].iter_mut().for_each(one_more);
+            return;
         }
+        #[cfg(test)]
+        {
+            self.n_moved += self.runs.len() - latest;
+        }
+        // Those that do not go on stay where they are; the message's own stand together behind them.
+        let mut before = self.runs.split_off(latest).into_iter();
+        let mut own = Vec::with_capacity(p.n_targets());
+        for target in p.targets() {
+            match before.next() {
+                Some(mut run) if goes_on(&run, &target) => {
+                    one_more(&mut run);
+                    own.push(run);
+                }
+                other => {
+                    self.runs.extend(other);
+                    own.push(RecoveredRun {
+                        target,
+                        first_id: p.id,
+                        count: 1,
+                        body_len: p.body_len,
+                        redelivered: false,
+                    });
+                }
+            }
+        }
+        self.runs.append(&mut own);
     }
 
     fn settle(&mut self, queue: QueueId, first: MessageId, last: MessageId) {
@@ -158,5 +178,98 @@ impl Summary {
         segment.sparse = std::mem::take(&mut self.sparse);
         segment.note_runs(self.next_id, &self.runs);
         segment
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::message::{Message, Parts};
+    use crate::broker::ports::{LoggedPublish, Records};
+
+    fn target(queue: u64, expires_at: u64) -> Target {
+        Target {
+            queue: QueueId(queue),
+            expires_at,
+            priority: 0,
+            delivery_count: 0,
+        }
+    }
+
+    /// The summary of messages with these targets, one frame.
+    fn summary(messages: &[Vec<Target>]) -> Summary {
+        let parts = Parts {
+            exchange: "".into(),
+            routing_key: "".into(),
+            properties: &[0, 0],
+            flags: 0,
+        };
+        let mut records = Records::default();
+        for targets in messages {
+            records.publishes.push(LoggedPublish {
+                message: Message::uncounted(&parts, b"x"),
+                first_target: records.targets.len() as u32,
+                n_targets: targets.len() as u32,
+                transient: false,
+            });
+            records.targets.extend(targets);
+        }
+        let place = format::Place {
+            segment: 1,
+            offset: 0,
+            watermark: 0,
+            first_id: 1,
+        };
+        let mut frame = Vec::new();
+        let part = format::Part::all(&records);
+        format::encode(&mut frame, &records, &part, 0, &place);
+        let header = FrameHeader::read(&frame).expect("a frame");
+        let mut summary = Summary::of(1);
+        assert!(summary.add(&frame, &header, |_, _| {}));
+        summary
+    }
+
+    #[test]
+    fn a_fan_out_is_compared_where_it_is() {
+        let targets: Vec<_> = (1..=500).map(|queue| target(queue, 0)).collect();
+        let summary = summary(&vec![targets; 200]);
+        assert_eq!(summary.runs.len(), 500);
+        assert!(summary.runs.iter().all(|run| run.count == 200));
+        assert_eq!(summary.n_moved, 0, "per message and queue");
+    }
+
+    #[test]
+    fn runs_say_who_got_what() {
+        let mut x = 5u64;
+        for _ in 0..500 {
+            let mut next = |n: u64| {
+                x ^= x << 13;
+                x ^= x >> 7;
+                x ^= x << 17;
+                x % n
+            };
+            let messages: Vec<Vec<Target>> = (0..next(20))
+                .map(|_| {
+                    let queues = (1..=4).filter(|_| next(3) > 0).collect::<Vec<u64>>();
+                    queues.iter().map(|q| target(*q, next(2) * *q)).collect()
+                })
+                .collect();
+            let mut expected: Vec<_> = (1u64..)
+                .zip(&messages)
+                .flat_map(|(id, targets)| targets.iter().map(move |t| (t.queue, id, t.expires_at)))
+                .collect();
+            let summary = summary(&messages);
+            let mut found: Vec<_> = summary
+                .runs
+                .iter()
+                .flat_map(|run| {
+                    let ids = run.first_id.0..run.first_id.0 + u64::from(run.count);
+                    ids.map(|id| (run.target.queue, id, run.target.expires_at))
+                })
+                .collect();
+            expected.sort_unstable();
+            found.sort_unstable();
+            assert_eq!(found, expected);
+        }
     }
 }

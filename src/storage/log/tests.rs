@@ -3,6 +3,8 @@
 mod damage;
 mod faults;
 mod index;
+mod large;
+mod model;
 mod reading;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -355,10 +357,16 @@ fn open(dir: &Path, disk: &FaultyDisk) -> (SegmentedLog, Vec<Definition>) {
 
 /// Opens the log. sled gives its lock back a moment after it is dropped, on a thread of its own: a
 /// process that starts again never meets that.
-fn open_with(options: &LogOptions, disk: &FaultyDisk) -> (SegmentedLog, Vec<Definition>) {
+fn open_with(options: &LogOptions, disk: &FaultyDisk) -> Opened {
+    open_by(|| SegmentedLog::open(options.clone(), Arc::new(disk.clone())))
+}
+
+type Opened = (SegmentedLog, Vec<Definition>);
+
+fn open_by(open: impl Fn() -> io::Result<Opened>) -> Opened {
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     loop {
-        match SegmentedLog::open(options.clone(), Arc::new(disk.clone())) {
+        match open() {
             Ok(opened) => return opened,
             Err(e)
                 if e.to_string().contains("could not acquire lock")
@@ -678,7 +686,7 @@ struct Copy {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     /// Whatever happens: durable copies are there once, in order; durably settled ones are not.
     #[test]

@@ -1,4 +1,4 @@
-//! What the reclaiming thread cannot do at the moment, for the log, the metrics and the alarms.
+//! What the log cannot do at the moment and tries again, for its reports, the metrics and the alarms.
 
 use std::io;
 use std::sync::Mutex;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::UNPOISONED;
 
-/// What the reclaiming thread does.
+/// What the log needs a disk for that may be done later.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Job {
     /// Brings the definitions' store up to date.
@@ -17,11 +17,19 @@ pub enum Job {
     Compaction,
     /// Writes the indexes that make a start fast.
     Index,
+    /// Makes the next segment; what is accepted meanwhile waits in memory.
+    Segment,
 }
 
 impl Job {
     /// All of them.
-    pub const ALL: [Job; 4] = [Job::Checkpoint, Job::Removal, Job::Compaction, Job::Index];
+    pub const ALL: [Job; 5] = [
+        Job::Checkpoint,
+        Job::Removal,
+        Job::Compaction,
+        Job::Index,
+        Job::Segment,
+    ];
 
     /// What it is called in metrics.
     pub fn name(self) -> &'static str {
@@ -30,6 +38,7 @@ impl Job {
             Job::Removal => "removal",
             Job::Compaction => "compaction",
             Job::Index => "index",
+            Job::Segment => "segment",
         }
     }
 }
@@ -50,6 +59,13 @@ pub(super) fn is_no_room(e: &io::Error) -> bool {
     )
 }
 
+/// Whether what is short may be there in a while: room on the disk, file descriptors.
+pub(super) fn may_pass(e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let short = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    is_no_room(e) || e.raw_os_error().is_some_and(|code| short.contains(&code))
+}
+
 impl Troubles {
     /// Notes how a job went; reports what is new.
     pub(super) fn note(&self, job: Job, failed: Option<&io::Error>) {
@@ -61,10 +77,10 @@ impl Troubles {
         }
         match &why {
             Some(why) => tracing::warn!(
-                "disk space of the log: {} failed, it will be tried again: {why}",
+                "the log's {} job failed, it will be tried again: {why}",
                 job.name()
             ),
-            None => tracing::info!("disk space of the log: {} works again", job.name()),
+            None => tracing::info!("the log's {} job works again", job.name()),
         }
         *known = why;
         self.no_room.store(

@@ -1,18 +1,19 @@
 //! The log thread: write, sync, move the watermark, ring, apply.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::pending::{Durable, Pending};
 use super::segment::lsn;
-use super::{Chunk, Durability, Inner, OpenFiles, trouble};
+use super::{Chunk, Durability, Inner, Job, OpenFiles, UNPOISONED, trouble};
 use crate::broker::ports::{Bell, Lsn};
 use crate::storage::files::LogFile;
 
-/// How long to wait before asking a full disk again.
-const RETRY_WHEN_FULL: Duration = Duration::from_millis(250);
+/// How long to wait before asking again for what was short.
+const RETRY_WHEN_SHORT: Duration = Duration::from_millis(250);
 
 /// Buffers kept for the next round.
 const SPARE_BUFFERS: usize = 4;
@@ -21,7 +22,7 @@ const SPARE_BUFFERS: usize = 4;
 const SPARE_BYTES_MAX: usize = 4 << 20;
 
 /// The log thread: waits for work, and does it in rounds.
-pub(super) fn run(log: &Arc<Inner>) {
+pub(super) fn run(log: &Inner) {
     let mut writer = Writer::default();
     while wait_for_work(log) && writer.round(log) {}
 }
@@ -42,7 +43,7 @@ fn wait_for_work(log: &Inner) -> bool {
         let (again, timeout) = log
             .work
             .wait_timeout(staging, log.options.flush_interval)
-            .expect(super::UNPOISONED);
+            .expect(UNPOISONED);
         staging = again;
         staging.asleep = false;
         if timeout.timed_out() && !staging.chunks.is_empty() {
@@ -95,6 +96,9 @@ impl Writer {
                 return false;
             }
         };
+        if log.options.durability == Durability::Fsync {
+            log.proof.store(round.target.0, Ordering::Relaxed);
+        }
         log.durable.store(round.target.0, Ordering::Release);
         ring(log, round.target, &mut self.due);
         let mut pending = Durable::synced(round.pending, &synced);
@@ -139,7 +143,7 @@ fn write_chunk(log: &Inner, file: &dyn LogFile, chunk: &Chunk) -> io::Result<()>
                     tracing::warn!("no room on the disk for what is written: {e}");
                 }
                 waited = true;
-                std::thread::park_timeout(RETRY_WHEN_FULL);
+                std::thread::park_timeout(RETRY_WHEN_SHORT);
             }
             written => {
                 if waited && written.is_ok() {
@@ -165,42 +169,71 @@ fn open_segment(log: &Inner, chunk: &Chunk) -> io::Result<Arc<dyn LogFile>> {
     let path = log.segment_path(chunk.segment);
     let len = u64::from(log.options.segment_bytes).max(chunk.bytes.len() as u64);
     let file = loop {
-        let prepared = log.files.open(&path).and_then(|file| {
-            file.allocate(len)?;
-            Ok(file)
-        });
-        match prepared {
+        match prepare(log, &path, len) {
             Ok(file) => break file,
             // Nothing that was accepted is lost yet: it waits in memory, and the alarm is raised.
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) => {
-                if !log.out_of_space.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("no room on the disk for {}", path.display());
-                }
+            Err(e) if trouble::may_pass(&e) => {
+                log.out_of_space
+                    .store(trouble::is_no_room(&e), Ordering::Relaxed);
+                log.troubles.note(Job::Segment, Some(&e));
                 if log.lock().stopping {
                     return Err(e);
                 }
-                std::thread::park_timeout(RETRY_WHEN_FULL);
+                std::thread::park_timeout(RETRY_WHEN_SHORT);
             }
             Err(e) => return Err(e),
         }
     };
     log.out_of_space.store(false, Ordering::Relaxed);
-    // IMPORTANT: without this the file itself may be gone after a power cut.
-    log.files.sync_dir(&log.options.dir.join("log"))?;
+    log.troubles.note(Job::Segment, None);
     if let Some(segment) = log.lock().segments.by_number.get_mut(&chunk.segment) {
         segment.file = Some(file.clone());
     }
     Ok(file)
 }
 
+/// Makes a segment's file, with room for what will be in it. What is short here (room, descriptors) may be
+/// there in a while, and nothing was written that could be half there.
+fn prepare(log: &Inner, path: &Path, len: u64) -> io::Result<Arc<dyn LogFile>> {
+    let file = log.files.open(path)?;
+    file.allocate(len)?;
+    // IMPORTANT: without this the file itself may be gone after a power cut.
+    let synced = log.files.sync_dir(&log.options.dir.join("log"));
+    // No room is not what a sync may say: what it has not written is never tried again.
+    synced.map_err(|e| match trouble::is_no_room(&e) {
+        true => io::Error::other(e),
+        false => e,
+    })?;
+    Ok(file)
+}
+
 fn sync(log: &Inner, unsynced: &mut OpenFiles) -> io::Result<Synced> {
+    if log.options.durability == Durability::Write {
+        let mut later = log.unsynced.lock().expect(UNPOISONED);
+        later.extend(unsynced.drain());
+        return Ok(Synced(()));
+    }
     for (_, file) in unsynced.drain() {
-        if log.options.durability == Durability::Fsync {
-            file.sync_data()?;
-            log.syncs.fetch_add(1, Ordering::Relaxed);
-        }
+        file.sync_data()?;
+        log.syncs.fetch_add(1, Ordering::Relaxed);
     }
     Ok(Synced(()))
+}
+
+/// Where durable means written: syncs everything that is written, which has been applied up to `applied`.
+/// The definitions' store, which is synced, must not know of more than the log. Final if it fails, as any
+/// sync of the log.
+pub(super) fn sync_written(log: &Inner, applied: Lsn) -> io::Result<()> {
+    let mut files = std::mem::take(&mut *log.unsynced.lock().expect(UNPOISONED));
+    for (_, file) in files.drain() {
+        if let Err(e) = file.sync_data() {
+            log.fail(&e);
+            return Err(e);
+        }
+        log.syncs.fetch_add(1, Ordering::Relaxed);
+    }
+    log.proof.fetch_max(applied.0, Ordering::Relaxed);
+    Ok(())
 }
 
 fn give_back(log: &Inner, chunks: Vec<Chunk>) {

@@ -105,3 +105,77 @@ fn a_call_that_fails_once_is_made_good() {
     }
     assert!(n_calls > 40, "{n_calls}");
 }
+
+/// What is short when a segment is made may be there in a while; anything else ends the log.
+#[test]
+fn a_segment_that_cannot_be_made_now_is_made_later() {
+    for (call, code, final_) in [
+        (Call::Open, 24, false),
+        (Call::Open, 23, false),
+        (Call::Allocate, ENOSPC, false),
+        (Call::Allocate, 122, false),
+        (Call::SyncDir, 24, false),
+        (Call::SyncDir, ENOSPC, true),
+        (Call::Open, EIO, true),
+        (Call::Write, ENOSPC, false),
+        (Call::Write, EIO, true),
+        (Call::Sync, ENOSPC, true),
+    ] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let disk = FaultyDisk::default();
+        let (log, _) = open_with(&idle(dir.path()), &disk);
+        let mut left = 1;
+        disk.faults.set(move |this, _| {
+            let now = this == call && left > 0;
+            left -= i32::from(now);
+            now.then_some(code)
+        });
+        let mut records = Records::default();
+        stage(&mut records, message(1, 1), &[1]);
+        let a = log.append(&mut records).expect("accepted");
+        wait(&log, a.lsn);
+        assert_eq!(log.failed(), final_, "{call:?} {code}");
+        assert_eq!(log.durable() < a.lsn, final_, "{call:?} {code}");
+        assert!(!log.out_of_space());
+    }
+}
+
+/// Where durable means written, a power cut takes some of what was written and not synced; what is there
+/// again has no holes all the same.
+#[test]
+fn after_a_power_cut_there_are_no_holes_although_nothing_was_synced() {
+    let mut n_lost = 0;
+    for seed in 1..30 {
+        let dir = tempfile::tempdir().expect("a folder");
+        let disk = FaultyDisk::default();
+        let options = LogOptions {
+            durability: Durability::Write,
+            ..idle(dir.path())
+        };
+        let (log, _) = open_with(&options, &disk);
+        let mut records = Records::default();
+        for n in 0..100 {
+            stage(&mut records, message(n, 500), &[1]);
+            if n == 50 && seed % 2 == 0 {
+                // The store is synced, so the log is before it.
+                records.definitions.push(DefinitionChange {
+                    kind: DefinitionKind::Queue,
+                    key: b"q".to_vec(),
+                    value: Some(Vec::new()),
+                });
+            }
+            wait_applied(&log, log.append(&mut records).expect("accepted").lsn);
+            if n == 51 {
+                reclaim(&log, 3);
+            }
+        }
+        let after = disk.after_power_cut(&mut (seed * 99));
+        drop(log);
+        let (log, definitions) = open_with(&options, &after);
+        let found = recovered(&log).remove(&1).unwrap_or_default();
+        assert!(found.iter().copied().eq(0..found.len() as u64), "{found:?}");
+        assert!(definitions.is_empty() || found.len() > 50, "{found:?}");
+        n_lost += 100 - found.len();
+    }
+    assert!(n_lost > 0);
+}
