@@ -7,52 +7,26 @@
 
 mod support;
 
-use std::io::Write;
 use std::net::SocketAddr;
-use std::process::Command;
 
-use support::{Broker, Client};
-
-/// Set in the namespace.
-const INSIDE: &str = "LEVERET_TEST_IN_NAMESPACE";
+use support::{Apart, Broker, Client};
 
 /// An address of the namespace: reserved for documentation, and not loopback.
 const OUTSIDE: &str = "192.0.2.2";
 
 /// Runs a test in a network namespace of its own. False: this is not in one, and all is done.
 fn in_namespace(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        let setup = format!("ip link set lo up && ip address add {OUTSIDE}/32 dev lo");
-        let done = Command::new("/bin/sh").args(["-c", &setup]).status();
-        assert!(done.unwrap().success(), "{setup}");
-        return true;
+    let setup = format!("ip link set lo up && ip address add {OUTSIDE}/32 dev lo");
+    match support::apart(test, "--net", &setup) {
+        Apart::Inside => true,
+        Apart::Done => false,
+        Apart::Impossible => {
+            support::tell(&format!(
+                "{test}: NOT RUN: this machine lets nobody make a network namespace (unshare, ip)"
+            ));
+            false
+        }
     }
-    let rights: &[&str] = if rustix::process::geteuid().is_root() {
-        &["-n"]
-    } else {
-        &["-r", "-n"]
-    };
-    let can = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).output();
-        output.is_ok_and(|o| o.status.success())
-    };
-    let trial: Vec<_> = [rights, &["ip", "link", "set", "lo", "up"]].concat();
-    if !can("unshare", &trial) {
-        // Not through the test's own output, which is only shown when a test fails.
-        let _ = writeln!(
-            std::io::stderr(),
-            "{test}: NOT RUN: this machine lets nobody make a network namespace (unshare {rights:?}, ip)"
-        );
-        return false;
-    }
-    let done = Command::new("unshare")
-        .args(rights)
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .status();
-    assert!(done.unwrap().success(), "in the namespace");
-    false
 }
 
 /// Starts a broker that listens on all addresses.

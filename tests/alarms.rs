@@ -10,11 +10,21 @@ use leveret::protocol::field_table::FieldTable;
 use leveret::protocol::frame::FrameKind;
 use leveret::protocol::methods::{basic, channel, connection};
 use leveret::protocol::{EncodeMethod, Method};
-use support::{Broker, Client};
+use support::{Apart, Broker, Client};
 
 fn free_bytes(path: &Path) -> u64 {
     let stat = rustix::fs::statvfs(path).unwrap();
     stat.f_bavail * stat.f_frsize
+}
+
+/// The metrics of the alarms, memory and disk.
+fn alarms(broker: &Broker) -> [f64; 2] {
+    let page = support::scrape(broker.listens("prometheus"));
+    [
+        "rabbitmq_alarms_memory_used_watermark",
+        "rabbitmq_alarms_free_disk_space_watermark",
+    ]
+    .map(|name| support::metric(&page, name))
 }
 
 fn blocked(c: &mut Client) -> String {
@@ -30,14 +40,38 @@ fn confirmed(c: &mut Client, tag: u64) {
     assert!(matches!(f.method(), Method::BasicAck(ack) if ack.delivery_tag == tag));
 }
 
+/// Bytes on a disk above the limit of the alarm.
+const MARGIN: u64 = 48 << 20;
+
+/// A disk of our own, where nobody else writes: a file system in memory on this folder.
+const DISK: &str = "/mnt";
+
 #[test]
 fn a_full_disk_holds_publishers_until_there_is_room() {
-    let dir = tempfile::tempdir().unwrap();
-    // Other tests write meanwhile: what takes the room away is much larger than what they use.
-    const MARGIN: u64 = 2 << 30;
-    let limit = (free_bytes(dir.path()) - MARGIN).to_string();
-    let settings = [("LEVERET_DISK_FREE_LIMIT_BYTES", limit.as_str())];
-    let broker = Broker::start(&dir.path().join("data"), &settings);
+    let test = "a_full_disk_holds_publishers_until_there_is_room";
+    let setup = format!("mount -t tmpfs -o size=128m leveret {DISK}");
+    let dir = match support::apart(test, "--mount", &setup) {
+        Apart::Inside => tempfile::tempdir_in(DISK).unwrap(),
+        Apart::Done => return,
+        Apart::Impossible => {
+            support::tell(&format!(
+                "{test}: on the disk of everybody, as this machine lets nobody mount another: who writes \
+                 there meanwhile may make it fail"
+            ));
+            tempfile::tempdir().unwrap()
+        }
+    };
+    let free = free_bytes(dir.path());
+    assert!(free > 2 * MARGIN, "{free} bytes free");
+    let limit = (free - MARGIN).to_string();
+    let settings = [
+        ("LEVERET_DISK_FREE_LIMIT_BYTES", limit.as_str()),
+        ("LEVERET_STORAGE_SEGMENT_BYTES", "1MiB"),
+        ("LEVERET_LISTENERS_PROMETHEUS", "127.0.0.1:0"),
+    ];
+    let broker = Broker::start_with(&dir.path().join("data"), &[], &settings);
+    let alarms = || alarms(&broker);
+    assert_eq!(alarms(), [0.0, 0.0]);
     let mut publisher = Client::raw(broker.address).unwrap();
     publisher.login_with(131_072, 1).unwrap();
     publisher.send(1, &channel::Open).unwrap();
@@ -53,8 +87,11 @@ fn a_full_disk_holds_publishers_until_there_is_room() {
     let ballast = dir.path().join("ballast");
     let file = std::fs::File::create(&ballast).unwrap();
     let none = rustix::fs::FallocateFlags::empty();
-    rustix::fs::fallocate(&file, none, 0, 2 * MARGIN).unwrap();
+    rustix::fs::fallocate(&file, none, 0, MARGIN + MARGIN / 2).unwrap();
     assert_eq!(blocked(&mut publisher), "low on disk");
+    assert_eq!(alarms(), [0.0, 1.0]);
+    let line = broker.said.wait_for("resource alarm: low on disk");
+    assert!(line.contains("disk_free="), "{line}");
     publisher.publish("q", b"during").unwrap();
     // It is not read: no confirm. Heartbeats go on in both directions: ours are sent, its own are not
     // missed, although it sends none for more than two intervals.
@@ -76,6 +113,7 @@ fn a_full_disk_holds_publishers_until_there_is_room() {
     drop(file);
     std::fs::remove_file(&ballast).unwrap();
     publisher.expect(connection::Unblocked::ID).unwrap();
+    assert_eq!(alarms(), [0.0, 0.0]);
     confirmed(&mut publisher, 11);
     second.expect(connection::Unblocked::ID).unwrap();
     let mut bodies = vec![
@@ -101,9 +139,13 @@ fn with_too_little_memory_a_backlog_can_still_be_consumed() {
         }
         assert!(broker.stop());
     }
-    let settings = [("LEVERET_MEMORY_HIGH_WATERMARK_BYTES", "1")];
-    let broker = Broker::start(&data, &settings);
+    let settings = [
+        ("LEVERET_MEMORY_HIGH_WATERMARK_BYTES", "1"),
+        ("LEVERET_LISTENERS_PROMETHEUS", "127.0.0.1:0"),
+    ];
+    let broker = Broker::start_with(&data, &[], &settings);
     broker.said.wait_for("resource alarm: low on memory");
+    assert_eq!(alarms(&broker), [1.0, 0.0]);
     let mut publisher = Client::connect(broker.address).unwrap();
     publisher.publish("q", b"first").unwrap();
     assert_eq!(blocked(&mut publisher), "low on memory");

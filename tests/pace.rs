@@ -54,13 +54,21 @@ fn what_streams_past_consumers_that_keep_up_arrives_in_order() {
 #[test]
 fn consumers_that_do_not_move_hold_nobody_up() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(&dir.path().join("data"), &[]);
+    let metrics = [("LEVERET_LISTENERS_PROMETHEUS", "127.0.0.1:0")];
+    let broker = Broker::start(&dir.path().join("data"), &metrics);
+    let waits = || {
+        let page = support::scrape(broker.listens("prometheus"));
+        support::metric(&page, "leveret_publishers_waited_for_consumers_total")
+    };
     let mut consumer = consumer(&broker, 1);
     let mut publisher = Client::connect(broker.address).unwrap();
     stream(&mut publisher, "q");
     assert_eq!(publisher.counts("q").unwrap(), (MESSAGES - 1, 1));
+    let waited = waits();
+    assert!(waited > 0.0, "it is tried whether they move");
     // The same from the connection that would wait for itself.
     consumer.delivery().unwrap();
     stream(&mut consumer, "q");
     assert_eq!(consumer.counts("q").unwrap(), (2 * MESSAGES - 1, 1));
+    assert_eq!(waits(), waited);
 }

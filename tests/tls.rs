@@ -281,7 +281,18 @@ fn a_new_pair_is_used_and_a_bad_one_is_not() {
 
     // A certificate whose key is not there: the old pair stays.
     let (cert, key) = authority.sign("second");
-    std::fs::write(&files.cert, &cert).unwrap();
+    // Written as if it had not been: the files' times tell nothing, only the signal does.
+    let write = |path: &Path, text: &str| {
+        let before = std::fs::metadata(path).unwrap().modified().unwrap();
+        let file = std::fs::File::options()
+            .write(true)
+            .truncate(true)
+            .open(path);
+        let mut file = file.unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.set_modified(before).unwrap();
+    };
+    write(&files.cert, &cert);
     broker.signal(rustix::process::Signal::HUP);
     let line = broker.said.wait_for("TLS certificates not reloaded");
     assert!(line.contains("ERROR"), "{line}");
@@ -290,7 +301,7 @@ fn a_new_pair_is_used_and_a_bad_one_is_not() {
         first
     );
 
-    std::fs::write(&files.key, &key).unwrap();
+    write(&files.key, &key);
     broker.signal(rustix::process::Signal::HUP);
     broker.said.wait_for("TLS certificates reloaded");
     let second = shown(&connect(address, &authority, version, None).unwrap());

@@ -2,20 +2,41 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::amqp::settings::{Authenticator, Login, Refused};
 use crate::broker::Broker;
 use crate::config::{Config, Defaults};
 use crate::password;
 
+/// How many logins there were.
+#[derive(Default)]
+pub(super) struct Logins {
+    pub(super) good: AtomicU64,
+    pub(super) bad: AtomicU64,
+}
+
 /// The internal users.
 pub(super) struct InternalUsers {
     pub(super) broker: Arc<Broker>,
     pub(super) loopback_users: Vec<String>,
+    pub(super) logins: Arc<Logins>,
 }
 
 impl Authenticator for InternalUsers {
     fn authenticate(&self, login: &Login<'_>) -> Result<(), Refused> {
+        let checked = self.check(login);
+        let count = match checked {
+            Ok(()) => &self.logins.good,
+            Err(_) => &self.logins.bad,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        checked
+    }
+}
+
+impl InternalUsers {
+    fn check(&self, login: &Login<'_>) -> Result<(), Refused> {
         let user = self.broker.access().user(login.user);
         let user = user.ok_or_else(|| Refused("there is no such user".into()))?;
         if let Some(password) = login.password {

@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -275,6 +276,11 @@ impl<S: Socket> Task<S> {
                     let outlet: Arc<dyn Outlet> = self.inbox.clone();
                     self.streaming && queue.wait_for_consumers(&outlet)
                 });
+                if behind.is_some() {
+                    self.shared
+                        .waits_for_consumers
+                        .fetch_add(1, Ordering::Relaxed);
+                }
                 let published = Published {
                     spilled: published.spilled,
                     behind,

@@ -21,6 +21,7 @@ use super::admission::Refusal;
 use super::descriptors::Descriptors;
 use super::http::Limited;
 use super::machine::{disk_free, memory_limit, resident_bytes};
+use super::workers::{LOW_ON_DISK, LOW_ON_MEMORY};
 use crate::amqp::{self, settings::NODE_NAME};
 use crate::broker::memory::Use;
 use crate::clock;
@@ -74,6 +75,13 @@ struct Gauges {
     memory_alarm: Gauge,
     disk_alarm: Gauge,
     half_open: Gauge,
+    log_backlog: Gauge,
+    log_failed: Gauge,
+    log_out_of_space: Gauge,
+    waits_for_consumers: Counter,
+    logins: Counter,
+    logins_good: Counter,
+    logins_bad: Counter,
     refused: [Counter; Refusal::ALL.len()],
 }
 
@@ -356,6 +364,42 @@ impl Metrics {
                 "rabbitmq_alarms_free_disk_space_watermark",
                 "1 if the disk alarm holds",
             ),
+            log_backlog: g(
+                "leveret_log_backlog_bytes",
+                "Bytes that wait to be written to the message log",
+            ),
+            log_failed: g(
+                "leveret_log_failed",
+                "1 if the message log failed and accepts nothing more",
+            ),
+            log_out_of_space: g(
+                "leveret_log_out_of_space",
+                "1 if the message log found no room on the disk",
+            ),
+            waits_for_consumers: counter(
+                &r,
+                "leveret_publishers_waited_for_consumers_total",
+                &[],
+                "Waits of publishers for consumers that are a little behind",
+            ),
+            logins: counter(
+                &r,
+                "rabbitmq_auth_attempts_total",
+                &amqp,
+                "Authentication attempts",
+            ),
+            logins_good: counter(
+                &r,
+                "rabbitmq_auth_attempts_succeeded_total",
+                &amqp,
+                "Successful authentication attempts",
+            ),
+            logins_bad: counter(
+                &r,
+                "rabbitmq_auth_attempts_failed_total",
+                &amqp,
+                "Failed authentication attempts",
+            ),
             half_open: g(
                 "leveret_connections_unauthenticated",
                 "Connections that have not logged in yet",
@@ -425,9 +469,27 @@ impl Metrics {
         }
         g.disk.set(disk as f64);
         g.disk_limit.set(disk_limit as f64);
-        g.memory_alarm
-            .set(f64::from(u8::from(memory > memory_limit)));
-        g.disk_alarm.set(f64::from(u8::from(disk < disk_limit)));
+        // What holds, not what would hold now: the metric never says other than clients are told.
+        let alarm = self.shared.alarm().unwrap_or_default();
+        let holds = |reason| f64::from(u8::from(alarm.contains(reason)));
+        g.memory_alarm.set(holds(LOW_ON_MEMORY));
+        g.disk_alarm.set(holds(LOW_ON_DISK));
+        g.log_backlog
+            .set(self.shared.broker.log().backlog_bytes() as f64);
+        g.log_failed
+            .set(f64::from(u8::from(self.shared.broker.log().failed())));
+        g.log_out_of_space
+            .set(f64::from(u8::from(self.log.out_of_space())));
+        let waits = self.shared.waits_for_consumers.load(Ordering::Relaxed);
+        g.waits_for_consumers.absolute(waits);
+        let logins = &self.shared.logins;
+        let (good, bad) = (
+            logins.good.load(Ordering::Relaxed),
+            logins.bad.load(Ordering::Relaxed),
+        );
+        g.logins.absolute(good + bad);
+        g.logins_good.absolute(good);
+        g.logins_bad.absolute(bad);
         g.open_files.set(Descriptors::in_use() as f64);
         g.max_files.set(self.shared.descriptors.most() as f64);
         let admission = &self.shared.admission;

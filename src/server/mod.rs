@@ -62,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) broker: Arc<Broker>,
     pub(crate) session: Arc<SessionSettings>,
     pub(crate) authenticator: SharedAuthenticator,
+    logins: Arc<auth::Logins>,
     inboxes: Mutex<HashMap<u64, Arc<Inbox>>>,
     next_key: AtomicU64,
     admission: Arc<Admission>,
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     alarm: Mutex<Option<String>>,
     alarm_version: AtomicU64,
     closing: Mutex<Option<String>>,
+    /// How often a connection waited for consumers.
+    waits_for_consumers: AtomicU64,
 }
 
 impl Shared {
@@ -98,13 +101,21 @@ impl Shared {
         self.alarm_version.load(Ordering::Acquire)
     }
 
-    fn set_alarm(&self, reason: Option<String>) {
+    /// Raises the alarm, or ends it. `state` is what it was made of.
+    fn set_alarm(&self, reason: Option<String>, state: &workers::Resources) {
         let mut alarm = self.alarm.lock();
         if *alarm == reason {
             return;
         }
         match &reason {
-            Some(reason) => tracing::warn!("resource alarm: {reason}; publishers are held back"),
+            Some(reason) => tracing::warn!(
+                memory = state.memory,
+                memory_limit = state.memory_limit,
+                disk_free = state.disk_free,
+                disk_free_limit = state.disk_free_limit,
+                log_out_of_space = state.log_out_of_space,
+                "resource alarm: {reason}; publishers are held back"
+            ),
             None => tracing::info!("resource alarm is over"),
         }
         *alarm = reason;
@@ -234,15 +245,18 @@ impl Server {
             version: p.version.clone(),
             cluster_name: p.cluster_name.clone(),
         });
+        let logins = Arc::<auth::Logins>::default();
         let authenticator = Arc::new(auth::InternalUsers {
             broker: broker.clone(),
             loopback_users: config.defaults.loopback_users.clone(),
+            logins: logins.clone(),
         });
         let shared = Arc::new(Shared {
             config,
             broker,
             session,
             authenticator,
+            logins,
             inboxes: Mutex::new("the list of connections", HashMap::new()),
             next_key: AtomicU64::new(0),
             admission: Admission::new(descriptors),
@@ -250,6 +264,7 @@ impl Server {
             alarm: Mutex::new("the alarm", None),
             alarm_version: AtomicU64::new(0),
             closing: Mutex::new("the reason to close", None),
+            waits_for_consumers: AtomicU64::new(0),
         });
         let mut server = Server {
             shared,
@@ -410,13 +425,14 @@ struct Watch {
 impl Watch {
     fn once(&self) {
         let config = &self.shared.config;
-        let memory_limit = machine::memory_limit(config);
-        let memory = machine::resident_bytes();
-        let disk = machine::disk_free(&config.data_dir());
-        let limit = config.disk.free_limit_bytes.0;
-        let disk = if self.log.out_of_space() { 0 } else { disk };
-        self.shared
-            .set_alarm(workers::alarm_reason((memory, memory_limit), (disk, limit)));
+        let state = workers::Resources {
+            memory: machine::resident_bytes(),
+            memory_limit: machine::memory_limit(config),
+            disk_free: machine::disk_free(&config.data_dir()),
+            disk_free_limit: config.disk.free_limit_bytes.0,
+            log_out_of_space: self.log.out_of_space(),
+        };
+        self.shared.set_alarm(state.alarm(), &state);
         if let Some(tls) = &self.tls
             && tls.changed()
         {

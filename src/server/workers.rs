@@ -258,16 +258,31 @@ fn log_unlogged(broker: &Broker, queue: &Arc<Queue>) -> bool {
     batch.flush(broker, now).is_ok()
 }
 
-/// Memory in use and its limit, disk space and its limit: what alarms are made of.
-pub(super) fn alarm_reason(memory: (u64, u64), disk: (u64, u64)) -> Option<String> {
-    let mut reasons = Vec::new();
-    if memory.0 > memory.1 {
-        reasons.push("low on memory");
+/// What alarms are made of, bytes.
+pub(super) struct Resources {
+    pub(super) memory: u64,
+    pub(super) memory_limit: u64,
+    pub(super) disk_free: u64,
+    pub(super) disk_free_limit: u64,
+    /// The log found no room, whatever the disk says it has.
+    pub(super) log_out_of_space: bool,
+}
+
+/// What clients are told of an alarm.
+pub(super) const LOW_ON_MEMORY: &str = "low on memory";
+pub(super) const LOW_ON_DISK: &str = "low on disk";
+
+impl Resources {
+    /// The alarm, if one has to be.
+    pub(super) fn alarm(&self) -> Option<String> {
+        let low_on_disk = self.log_out_of_space || self.disk_free < self.disk_free_limit;
+        let reasons = [
+            (self.memory > self.memory_limit).then_some(LOW_ON_MEMORY),
+            low_on_disk.then_some(LOW_ON_DISK),
+        ];
+        let reasons: Vec<_> = reasons.into_iter().flatten().collect();
+        (!reasons.is_empty()).then(|| reasons.join(" & "))
     }
-    if disk.0 < disk.1 {
-        reasons.push("low on disk");
-    }
-    (!reasons.is_empty()).then(|| reasons.join(" & "))
 }
 
 #[cfg(test)]

@@ -555,3 +555,53 @@ impl Drop for Broker {
         let _ = self.child.wait();
     }
 }
+
+/// Where a test that wants a namespace of its own is.
+pub enum Apart {
+    /// In it: go on.
+    Inside,
+    /// Outside, and the test has passed inside.
+    Done,
+    /// This machine makes none.
+    Impossible,
+}
+
+/// Set in the namespace.
+const INSIDE: &str = "LEVERET_TEST_APART";
+
+/// Runs a test again in a namespace of its own (`unshare` with this option), after a line of shell.
+pub fn apart(test: &str, namespace: &str, setup: &str) -> Apart {
+    if std::env::var_os(INSIDE).is_some() {
+        return Apart::Inside;
+    }
+    // Who is not root may be root of a namespace.
+    let root: &[&str] = if rustix::process::geteuid().is_root() {
+        &[]
+    } else {
+        &["--map-root-user"]
+    };
+    let run = |command: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args(root)
+            .args([namespace, "/bin/sh", "-c", command, "sh"]);
+        unshare
+    };
+    let trial = run(setup).output();
+    if !trial.is_ok_and(|o| o.status.success()) {
+        return Apart::Impossible;
+    }
+    let done = run(&format!("{setup} && exec \"$@\""))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1")
+        .status();
+    assert!(done.unwrap().success(), "in the namespace");
+    Apart::Done
+}
+
+/// Says something that is seen although the test passes.
+pub fn tell(what: &str) {
+    // The macros' output is only shown when a test fails.
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
