@@ -53,11 +53,14 @@ pub struct Serve {
 pub enum Command {
     /// Ask a broker whether it answers; exit code 0 if it does
     Ping {
-        /// The broker's AMQP listener
-        #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5672")]
-        amqp: SocketAddr,
+        /// The broker's AMQP listener; without it: the first one of the configuration, which may be one for TLS
+        #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+        amqp: Option<SocketAddr>,
+        /// Configuration file (TOML) of the broker
+        #[arg(long, value_name = "FILE", env = "LEVERET_CONFIG")]
+        config: Option<OsString>,
         /// Seconds to wait
-        #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+        #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
         timeout: u64,
     },
     /// Load a broker, this one or any other that speaks AMQP 0-9-1, and measure rates and latencies

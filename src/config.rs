@@ -555,6 +555,11 @@ mod tests {
             "bytes",
         ),
         ("defaults.anonymous_login_user", &["LONG"], "none"),
+        (
+            "limits.transaction_bytes",
+            &["\"18446744073709551615\""],
+            "bytes",
+        ),
         ("defaults.anonymous_login_pass", &["\"\""], "never logs in"),
         (
             "memory.high_watermark_bytes",

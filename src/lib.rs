@@ -20,4 +20,5 @@ pub mod definitions_file;
 pub mod logging;
 pub mod password;
 pub mod perf;
+pub mod ping;
 pub mod sync;

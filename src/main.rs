@@ -1,6 +1,8 @@
 //! The `leveret` binary: arguments, configuration, server, exit code.
 
-use std::io::{Read, Write};
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +12,6 @@ use leveret::cli::{Cli, Command, Serve};
 use leveret::config::{Config, ConfigError, Loaded};
 use leveret::logging;
 use leveret::password;
-use leveret::protocol::frame::PROTOCOL_HEADER;
 use leveret::server::{Server, Signals};
 
 #[global_allocator]
@@ -22,9 +23,11 @@ fn main() -> ExitCode {
         None => configure(&cli.serve)
             .map_err(|e| e.to_string())
             .and_then(|c| serve(c).map_err(|e| e.to_string())),
-        Some(Command::Ping { amqp, timeout }) => {
-            ping(amqp, Duration::from_secs(timeout)).map_err(|e| format!("{amqp}: {e}"))
-        }
+        Some(Command::Ping {
+            amqp,
+            config,
+            timeout,
+        }) => ping(amqp, config, Duration::from_secs(timeout)),
         Some(Command::Perf(options)) => leveret::perf::run(&options)
             .map(|()| true)
             .map_err(|e| e.to_string()),
@@ -127,35 +130,39 @@ async fn run(config: Config) -> std::io::Result<bool> {
     server.run(&mut signals).await
 }
 
-/// Sends the protocol header and waits for `connection.start`.
-fn ping(address: std::net::SocketAddr, timeout: Duration) -> std::io::Result<bool> {
-    let mut socket = std::net::TcpStream::connect_timeout(&address, timeout)?;
-    socket.set_read_timeout(Some(timeout))?;
-    socket.set_write_timeout(Some(timeout))?;
-    socket.write_all(&PROTOCOL_HEADER)?;
-    let mut start = [0; 11];
-    socket.read_exact(&mut start)?;
-    // A method frame on channel 0 with connection.start.
-    let answers = start[0] == 1 && start[7..11] == [0, 10, 0, 10];
-    writeln!(
-        std::io::stdout(),
-        "{}",
-        if answers {
-            "pong"
-        } else {
-            "it answers, but not with AMQP 0-9-1"
+fn ping(
+    amqp: Option<SocketAddr>,
+    config: Option<OsString>,
+    timeout: Duration,
+) -> Result<bool, String> {
+    let (address, tls) = match amqp {
+        Some(address) => (address, false),
+        None => {
+            let serve = Serve {
+                config,
+                ..Serve::default()
+            };
+            let loaded = configure(&serve).map_err(|e| e.to_string())?;
+            let listener = leveret::ping::listener(&loaded.config);
+            listener.ok_or("no listener is configured")?
         }
-    )?;
-    Ok(answers)
+    };
+    leveret::ping::ping(address, tls, timeout).map_err(|e| format!("{address}: {e}"))?;
+    writeln!(std::io::stdout(), "pong").map_err(|e| e.to_string())?;
+    Ok(true)
 }
 
 fn hash_password() -> std::io::Result<bool> {
-    let mut password = String::new();
-    std::io::stdin().read_to_string(&mut password)?;
-    let password = password.trim_end_matches('\n');
+    let mut password = Vec::new();
+    if std::io::stdin().is_terminal() {
+        password::prompt(&mut password)?;
+    } else {
+        std::io::stdin().read_to_end(&mut password)?;
+    }
+    let password = password::without_line_end(&password);
     if password.is_empty() {
         return Err(std::io::Error::other("an empty password never logs in"));
     }
-    writeln!(std::io::stdout(), "{}", password::hash(password.as_bytes()))?;
+    writeln!(std::io::stdout(), "{}", password::hash(password))?;
     Ok(true)
 }

@@ -1,9 +1,12 @@
 //! Password hashes in RabbitMQ's formats: base64 of a four-byte salt and the hash of salt and
 //! password.
 
+use std::io::{self, BufRead, Write};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::Md5;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use sha2::{Digest, Sha256, Sha512};
 
 /// The default algorithm.
@@ -90,6 +93,30 @@ pub fn verify(password: &[u8], stored: &str, algorithm: &str) -> bool {
             == 0
 }
 
+/// A password as it was typed or written into a file: without the end of its line, of either kind.
+pub fn without_line_end(text: &[u8]) -> &[u8] {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    text.strip_suffix(b"\r").unwrap_or(text)
+}
+
+/// Asks at the terminal, which does not show what is typed.
+///
+/// # Errors
+/// The terminal cannot be read.
+pub fn prompt(into: &mut Vec<u8>) -> io::Result<()> {
+    let stdin = io::stdin();
+    let before = tcgetattr(&stdin)?;
+    let mut hidden = before.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    let mut terminal = io::stderr();
+    terminal.write_all(b"Password: ")?;
+    tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
+    let read = stdin.lock().read_until(b'\n', into);
+    tcsetattr(&stdin, OptionalActions::Now, &before)?;
+    terminal.write_all(b"\n")?;
+    read.map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +128,15 @@ mod tests {
         assert!(!verify(b"Secret", &stored, SHA256));
         assert!(!verify(b"secret", &stored, SHA512));
         assert!(!verify(b"", "", SHA256));
+    }
+
+    #[test]
+    fn the_end_of_a_line_is_no_part_of_a_password() {
+        for text in ["secret", "secret\n", "secret\r\n"] {
+            assert_eq!(without_line_end(text.as_bytes()), b"secret");
+        }
+        assert_eq!(without_line_end(b"a\n\n"), b"a\n");
+        assert_eq!(without_line_end(b" a \r\n"), b" a ");
     }
 
     #[test]

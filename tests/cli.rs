@@ -321,9 +321,66 @@ fn ping_tells_by_its_exit_code() {
     let address = broker.address.to_string();
     let pong = leveret(&["ping", "--amqp", &address], &[]);
     assert!(pong.status.success() && said(&pong).contains("pong"));
+    // Without an address: where the configuration says.
+    let configured = [("LEVERET_LISTENERS_AMQP", address.as_str())];
+    let pong = leveret(&["ping"], &configured);
+    assert!(pong.status.success(), "{}", said(&pong));
     assert!(broker.stop());
-    let nobody = leveret(&["ping", "--amqp", &address, "--timeout", "2"], &[]);
-    assert!(!nobody.status.success() && said(&nobody).contains(&address));
+    for nobody in [
+        leveret(&["ping", "--amqp", &address, "--timeout", "2"], &[]),
+        leveret(&["ping"], &configured),
+    ] {
+        assert!(!nobody.status.success() && said(&nobody).contains(&address));
+    }
+    // One that says nothing, one that says something else, and no time at all.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = mute.local_addr().unwrap().to_string();
+    let late = leveret(&["ping", "--amqp", &address, "--timeout", "1"], &[]);
+    assert!(!late.status.success());
+    assert!(
+        said(&late).contains("no answer within 1 s"),
+        "{}",
+        said(&late)
+    );
+    let never = leveret(&["ping", "--timeout", "0"], &[]);
+    assert!(
+        !never.status.success() && said(&never).contains("1..=3600"),
+        "{}",
+        said(&never)
+    );
+}
+
+#[test]
+fn ping_asks_a_broker_that_speaks_tls_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_string()]).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, pair.cert.pem()).unwrap();
+    std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let file = |name: &std::path::Path| name.to_str().unwrap().to_owned();
+    let (cert, key) = (file(&cert), file(&key));
+    for client_auth in ["none", "required"] {
+        let mut settings = vec![
+            ("LEVERET_TLS_CERT", cert.as_str()),
+            ("LEVERET_TLS_KEY", &key),
+            ("LEVERET_TLS_CLIENT_AUTH", client_auth),
+        ];
+        if client_auth != "none" {
+            settings.push(("LEVERET_TLS_CLIENT_CA", &cert));
+        }
+        let mut more = vec![("LEVERET_LISTENERS_PROMETHEUS", "")];
+        more.extend(&settings);
+        let data = dir.path().join("data");
+        let broker = Broker::start_with(&data, &["--amqps", "127.0.0.1:0"], &more);
+        let address = broker.listens("amqps").to_string();
+        settings.extend([
+            ("LEVERET_LISTENERS_AMQP", ""),
+            ("LEVERET_LISTENERS_AMQPS", &address),
+        ]);
+        let pong = leveret(&["ping"], &settings);
+        assert!(pong.status.success(), "{client_auth}: {}", said(&pong));
+        assert!(broker.stop());
+    }
 }
 
 #[test]

@@ -52,6 +52,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli", &["config"]),
     ("logging", &["config"]),
     ("perf", &["cli", "protocol"]),
+    ("ping", &["config", "protocol"]),
     ("protocol", &[]),
     ("broker", &["protocol", "sync"]),
     ("amqp", &["protocol", "broker", "sync"]),

@@ -219,6 +219,7 @@ impl Config {
             return Err(wrong("memory.high_watermark_relative", part, right));
         }
         for (key, size) in [
+            ("limits.transaction_bytes", l.transaction_bytes),
             ("memory.body_budget_bytes", m.body_budget_bytes),
             ("memory.history_bytes", m.history_bytes),
             ("memory.high_watermark_bytes", m.high_watermark_bytes),

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -49,6 +49,9 @@ use crate::sync::Mutex;
 /// How often memory, disk and certificates are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A wall clock that is off by more than this was set; less is how clocks run.
+const CLOCK_SET_MS: u64 = 10_000;
+
 /// How long connections may take to close when the server stops. Service managers and container runtimes
 /// kill after ten seconds, and the log needs its time, too.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -72,6 +75,8 @@ pub(crate) struct Shared {
     closing: Mutex<Option<String>>,
     /// How often a connection waited for consumers.
     waits_for_consumers: AtomicU64,
+    /// What was last told of the wall clock, milliseconds.
+    clock_ahead: AtomicI64,
 }
 
 impl Shared {
@@ -265,6 +270,7 @@ impl Server {
             alarm_version: AtomicU64::new(0),
             closing: Mutex::new("the reason to close", None),
             waits_for_consumers: AtomicU64::new(0),
+            clock_ahead: AtomicI64::new(0),
         });
         let mut server = Server {
             shared,
@@ -424,6 +430,7 @@ struct Watch {
 
 impl Watch {
     fn once(&self) {
+        tell_set_clock(&self.shared.clock_ahead, clock::ahead());
         let config = &self.shared.config;
         let state = workers::Resources {
             memory: machine::resident_bytes(),
@@ -465,6 +472,20 @@ fn tx_bytes_max(config: &Config) -> u64 {
         bytes => bytes,
     };
     bytes.min(amqp::TX_BYTES_HARD_MAX)
+}
+
+/// Tells that the wall clock was set, or the machine suspended, once for each time. Returns whether it did.
+fn tell_set_clock(told: &AtomicI64, ahead: i64) -> bool {
+    let before = told.load(Ordering::Relaxed);
+    let set = ahead.abs_diff(before) > CLOCK_SET_MS;
+    if set {
+        told.store(ahead, Ordering::Relaxed);
+        tracing::warn!(
+            milliseconds_ahead = ahead,
+            "the wall clock was set, or the machine suspended: expirations and delays go on by the time of the start"
+        );
+    }
+    set
 }
 
 /// Sets the limits of all users and vhosts together.
@@ -592,4 +613,18 @@ fn bootstrap(broker: &Broker, config: &Config) -> io::Result<()> {
         .bootstrap(new_vhost, user)
         .map(drop)
         .map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_is_told_once() {
+        let told = AtomicI64::new(0);
+        let tell = |ahead| tell_set_clock(&told, ahead);
+        assert!(!tell(9_000) && !tell(-9_000));
+        assert!(tell(3_600_000) && !tell(3_600_500));
+        assert!(tell(0) && tell(i64::MIN));
+    }
 }
