@@ -239,7 +239,7 @@ impl Life {
 
 #[test]
 fn whatever_happens_what_comes_back_was_there_and_is_no_older_than_what_was_durable() {
-    let n = std::env::var("LEVERET_LOG_SEEDS").map_or(6, |n| n.parse().expect("a number"));
+    let n = std::env::var("LEVERET_LOG_SEEDS").map_or(40, |n| n.parse().expect("a number"));
     for seed in 1..=n {
         println!("seed {seed}");
         let mut life = Life::new(seed);
