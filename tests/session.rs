@@ -294,6 +294,64 @@ fn what_is_begun_and_not_complete_has_a_limit() {
     assert!(sent > 128 << 20 && sent < 280 << 20, "{sent}");
 }
 
+/// Without `frame_max`, a frame that is announced counts as what has begun, before any of it has come.
+#[test]
+fn a_frame_without_a_limit_has_that_of_what_is_not_complete() {
+    const MAX: usize = 4 << 20;
+    let broker = session::broker();
+    let settings = SessionSettings {
+        frame_max: 0,
+        max_message_bytes: 1 << 20,
+        unfinished_bytes: MAX as u64,
+        ..SessionSettings::default()
+    };
+    let inbox = Inbox::new(1000, 1 << 24);
+    let mut peer = Peer {
+        machine: session::connection(&broker, &inbox, settings, NOW),
+        inbox,
+        input: BytesMut::new(),
+    };
+    let mut handshake = session::HANDSHAKE.to_vec();
+    // Nor does the client want one.
+    let tune_ok = handshake.windows(4).position(|w| w == [0, 0x0a, 0, 0x1f]);
+    handshake[tune_ok.unwrap() + 6..][..4].fill(0);
+    peer.input.extend_from_slice(&handshake);
+    peer.turn();
+    peer.said();
+    peer.declare("e").begin(1, "e", &[0, 0], 1 << 20);
+    peer.frame(FrameKind::Body, 1, &[1; 1 << 20]).turn();
+    assert_eq!(
+        broker
+            .vhost("/")
+            .unwrap()
+            .queue("e")
+            .unwrap()
+            .counts()
+            .ready,
+        1
+    );
+    let announce = |peer: &mut Peer, size: usize| {
+        peer.input.extend_from_slice(&[3, 0, 1]);
+        peer.input.extend_from_slice(&(size as u32).to_be_bytes());
+        peer.turn()
+    };
+    peer.begin(1, "e", &properties(500_000), 1 << 20).turn();
+    peer.said();
+    // One that fits is waited for; with the properties that are there, one octet more does not.
+    let held = broker.memory().used(Use::Assembly) as usize;
+    assert!(held >= 500_000, "{held}");
+    let fits = MAX - held - 8;
+    assert_eq!(announce(&mut peer, fits), 7);
+    assert!(peer.said().is_empty());
+    peer.input.clear();
+    announce(&mut peer, fits + 1);
+    let told = peer.said();
+    assert!(told[0].starts_with("close 506 RESOURCE_ERROR"), "{told:?}");
+    // Nothing is kept of what comes behind it.
+    assert_eq!(announce(&mut peer, 500 << 20), 0);
+    assert!(peer.said().is_empty());
+}
+
 /// Properties of a persistent message.
 const PERSISTENT: &[u8] = &[0x10, 0, 2];
 

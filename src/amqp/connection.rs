@@ -380,7 +380,7 @@ impl Connection {
                 }
                 continue;
             }
-            match frame::parse(rest, self.frame_max) {
+            match self.parse(rest) {
                 Ok(Parsed::Frame { frame, size }) => {
                     at += size;
                     if let Err((number, method, exception)) = self.frame(frame) {
@@ -394,10 +394,10 @@ impl Connection {
                     needed = n;
                     break;
                 }
-                Err(error) => {
+                Err(exception) => {
                     at = input.len();
                     if self.phase != Phase::Closing {
-                        self.raise(0, MethodId::NONE, errors::frame(&error));
+                        self.raise(0, MethodId::NONE, exception);
                     } else if input.ends_with(CLOSE_OK_FRAME) {
                         // Where frames begin is unknown by now, but this is how the last one ends.
                         self.phase = Phase::Over;
@@ -411,6 +411,14 @@ impl Connection {
         let done = matches!(self.phase, Phase::Closed { .. } | Phase::Over);
         let consumed = if done { input.len() } else { at };
         Received { consumed, needed }
+    }
+
+    fn parse<'a>(&self, input: &'a [u8]) -> Result<Parsed<'a>, Exception> {
+        let parsed = frame::parse(input, self.frame_max).map_err(|e| errors::frame(&e))?;
+        if let Parsed::Incomplete { needed } = parsed {
+            self.check_room(needed)?;
+        }
+        Ok(parsed)
     }
 
     // ----- channels ---------------------------------------------------------------------------

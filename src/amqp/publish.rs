@@ -120,10 +120,23 @@ impl Connection {
         result
     }
 
+    /// Where no `frame_max` limits a frame, this does: as long as it is not complete it is one more thing that
+    /// has begun. Said when its header is there, before anything is made ready for it.
+    pub(super) fn check_room(&self, needed: usize) -> Result<(), Exception> {
+        if self.frame_max != 0 {
+            return Ok(());
+        }
+        self.check_begun(self.unfinished + needed as u64)
+    }
+
     /// What has begun on all channels together has a limit.
     fn check_unfinished(&self) -> Result<(), Exception> {
+        self.check_begun(self.unfinished)
+    }
+
+    fn check_begun(&self, bytes: u64) -> Result<(), Exception> {
         let max = self.settings.unfinished_bytes_max();
-        if self.unfinished <= max {
+        if bytes <= max {
             return Ok(());
         }
         let text = format!("messages that are not complete take more than {max} bytes");

@@ -26,8 +26,12 @@ pub(super) const OCTETS_MAX: usize = 1 << 20;
 /// Dead letters of a turn, at most.
 const TURN_MAX: usize = 256;
 
-/// While more than this wait, publishers are slowed down.
+/// While more than this wait, publishers are slowed down, and no more are read from the log.
 const MANY: usize = 4096;
+
+/// While more octets than this wait for the disk, dead letters wait here: those who settle are not held
+/// back by a disk that is full, so what they kill must not be staged without end.
+pub(super) const STAGED_MAX: u64 = 16 << 20;
 
 /// What a dead letter takes beside its message.
 const DEAD_BYTES: u64 = size_of::<Dead>() as u64;

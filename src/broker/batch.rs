@@ -93,7 +93,8 @@ impl AtOnce {
         if dead.len() == 0 {
             return;
         }
-        let turn = !self.in_turn || broker.backlog().is_idle();
+        let turn =
+            !self.in_turn || broker.backlog().is_idle() && !broker.dead_letters_wait_for_disk();
         if turn && self.rounds > 0 {
             self.rounds -= 1;
             while self.left > 0

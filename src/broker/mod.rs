@@ -187,6 +187,16 @@ impl Broker {
         result.map(|()| more)
     }
 
+    /// Whether so much waits for the disk that whoever works off dead letters should wait for it, too.
+    pub fn dead_letters_wait_for_disk(&self) -> bool {
+        self.log.backlog_bytes() > backlog::STAGED_MAX
+    }
+
+    /// Whether so many dead letters wait that no more should be read from the log.
+    pub fn dead_letters_are_many(&self) -> bool {
+        self.backlog.is_long()
+    }
+
     fn backlog(&self) -> &Backlog {
         &self.backlog
     }

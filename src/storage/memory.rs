@@ -32,6 +32,8 @@ struct State {
     messages: Vec<Message>,
     staged: u64,
     durable: u64,
+    /// Octets of messages that were appended while it is held.
+    backlog: u64,
     held: bool,
     failed: bool,
     /// What a read says of messages that it does not give.
@@ -67,6 +69,7 @@ impl MemoryLog {
     pub fn sync(&self) {
         let mut state = self.lock();
         state.durable = state.staged;
+        state.backlog = 0;
         let waiters = std::mem::take(&mut state.waiters);
         drop(state);
         waiters.into_iter().for_each(|(_, bell)| bell.ring());
@@ -180,6 +183,9 @@ impl MessageLog for MemoryLog {
         for p in records.publishes.drain(..) {
             let from = p.first_target as usize;
             let targets = records.targets[from..from + p.n_targets as usize].to_vec();
+            if state.held {
+                state.backlog += p.message.resident_bytes() as u64;
+            }
             state.messages.push(p.message.clone());
             let record = Record::Publish {
                 message: p.message,
@@ -235,7 +241,7 @@ impl MessageLog for MemoryLog {
     }
 
     fn backlog_bytes(&self) -> u64 {
-        0
+        self.lock().backlog
     }
 
     fn close(&self, _redelivered: &[(QueueId, MessageId)]) -> io::Result<()> {

@@ -485,7 +485,12 @@ impl Queue {
     /// What to read from the log next: at most `count` messages of about `bytes` in all, each with
     /// its sequence number. Hand the result to [`Self::arrived`], even if it is empty.
     pub fn wanted(&self, count: usize, bytes: u64) -> Vec<(u64, MessageId)> {
-        self.state.lock().wanted(count, bytes)
+        self.state.lock().wanted(count, bytes, true)
+    }
+
+    /// The same without what is read to be dead-lettered: it is left for a later call.
+    pub fn wanted_alive(&self, count: usize, bytes: u64) -> Vec<(u64, MessageId)> {
+        self.state.lock().wanted(count, bytes, false)
     }
 
     /// Hands in what was read. After [`Arrived::again`] the queue waits for it to be called again.

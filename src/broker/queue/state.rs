@@ -181,6 +181,8 @@ pub(super) struct QueueState {
     away: returned::Away,
     /// To be dead-lettered once their bodies are read.
     dying: VecDeque<(Entry, DeathReason)>,
+    /// What is dying was not asked for the last time: it is later.
+    dying_later: bool,
     /// Called for in `fx.deadlines` already, unix milliseconds.
     armed: Option<u64>,
     /// No delivery is taken back before, unix milliseconds.

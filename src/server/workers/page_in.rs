@@ -81,7 +81,11 @@ pub(super) fn run(broker: &Arc<Broker>, requests: &Receiver<Arc<Queue>>) {
         };
         match reader.read(&queue) {
             Some(arrived) if arrived.again => {
-                let pause = (pause * 2).clamp(AGAIN_AFTER, AGAIN_AFTER_MAX);
+                let pause = match broker.dead_letters_are_many() {
+                    // Who consumes from the queue is not to wait for those.
+                    true => AGAIN_AFTER,
+                    false => (pause * 2).clamp(AGAIN_AFTER, AGAIN_AFTER_MAX),
+                };
                 again.at(Instant::now(), queue, pause);
             }
             Some(_) => {}
@@ -101,7 +105,11 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Reads what a queue wants next, and hands it over. `None` once the log has failed.
     fn read(&mut self, queue: &Arc<Queue>) -> Option<Arrived> {
-        let wanted = queue.wanted(MESSAGES, BYTES);
+        // What dies would only wait in memory.
+        let wanted = match self.broker.dead_letters_are_many() {
+            true => queue.wanted_alive(MESSAGES, BYTES),
+            false => queue.wanted(MESSAGES, BYTES),
+        };
         let ids: Vec<_> = wanted.iter().map(|(_, id)| *id).collect();
         self.found.clear();
         if let Err(e) = self.broker.log().read(&ids, &mut self.found) {

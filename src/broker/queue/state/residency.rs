@@ -65,14 +65,18 @@ impl QueueState {
         }
     }
 
-    /// Names what to read from the log next: what dies, in its order, then what consumers wait for.
+    /// Names what to read from the log next: what dies, in its order, if that is asked for, then what
+    /// consumers wait for.
     pub(in crate::broker::queue) fn wanted(
         &mut self,
         count: usize,
         bytes: u64,
+        dying: bool,
     ) -> Vec<(u64, MessageId)> {
         let (mut wanted, mut left) = (Vec::new(), bytes);
-        for (entry, _) in self.dying.iter().take(count) {
+        self.dying_later = !dying;
+        let dies = if dying { count } else { 0 };
+        for (entry, _) in self.dying.iter().take(dies) {
             if left == 0 {
                 break;
             }
@@ -141,8 +145,9 @@ impl QueueState {
         }
         // Who reads comes back by itself when something has to be read again: until then nothing is
         // asked for, and nothing waits for what the limits want to have.
-        self.paging = arrived.again;
         self.stuck = arrived.again;
+        arrived.again |= self.dying_later && !self.dying.is_empty();
+        self.paging = arrived.again;
         if moved {
             for waiter in self.get_waiters.drain(..) {
                 waiter.ring();

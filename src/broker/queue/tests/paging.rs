@@ -123,3 +123,43 @@ fn what_dies_in_the_log_is_dead_lettered_in_the_order_of_the_queue() {
     assert_eq!(dead, expected);
     assert_eq!(fx.settles, [(q.id(), MessageId(200))]);
 }
+
+#[test]
+fn what_dies_can_wait_while_consumers_read_on() {
+    let settings = QueueSettings {
+        dead_letter: Some(DeadLetterTarget {
+            exchange: b"x"[..].into(),
+            routing_key: None,
+        }),
+        ..QueueSettings::default()
+    };
+    let q = cold(settings, 100, 2);
+    let target = Target {
+        queue: q.id(),
+        expires_at: 0,
+        priority: 0,
+        delivery_count: 0,
+    };
+    let run = RecoveredRun {
+        target,
+        first_id: MessageId(101),
+        count: 10,
+        body_len: 8,
+        redelivered: false,
+    };
+    let mut fx = Effects::default();
+    q.recover(&run, 1, &mut fx);
+    q.tick(10, &mut fx);
+    let sink = Sink::new(1000);
+    q.consume(consumer(&sink, 0, 0, 0), 10, &mut fx)
+        .expect("free");
+    let wanted = q.wanted_alive(64, u64::MAX).into_iter();
+    let read = wanted.map(|(seq, id)| (seq, id, here(id.0)));
+    let arrived = q.arrived(read.collect(), 10, &mut fx);
+    assert!(arrived.again, "for what is dying");
+    let got: Vec<u64> = sink.take().iter().map(|d| number(&d.entry)).collect();
+    assert_eq!(got, (101..=110).collect::<Vec<_>>());
+    assert!(fx.dead.is_empty());
+    while hand_in(&q, 10, &mut fx, here) == Arrived::default() && fx.dead.len() < 100 {}
+    assert_eq!(fx.dead.len(), 100);
+}
