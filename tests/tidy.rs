@@ -56,7 +56,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("broker", &["protocol", "sync"]),
     ("amqp", &["protocol", "broker", "sync"]),
-    ("storage", &["broker", "sync"]),
+    ("storage", &["broker", "protocol", "sync"]),
     ("definitions_file", &["broker", "protocol", "password"]),
     (
         "server",

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::broker::ports::{Bell, LoggedPublish, QueueId, Records, Scheduler, Tar
 use crate::broker::queue::Queue;
 use crate::clock;
 
+mod dead_letters;
 mod page_in;
 
 /// A queue that wants to be told of a time, unix milliseconds.
@@ -58,7 +59,7 @@ pub(super) fn start(broker: &Arc<Broker>, stop: &CancellationToken) -> std::io::
     let (timers, armed) = unbounded_channel();
     let (page_ins, requests) = channel();
     let (dead_letters, calls) = channel();
-    let bell: Arc<dyn Bell> = Arc::new(Call(dead_letters.clone()));
+    let bell: Arc<dyn Bell> = Arc::new(dead_letters::Call(dead_letters.clone()));
     broker.set_scheduler(Arc::new(Workers {
         timers,
         page_ins,
@@ -72,45 +73,9 @@ pub(super) fn start(broker: &Arc<Broker>, stop: &CancellationToken) -> std::io::
     let (b, s) = (broker.clone(), stop.clone());
     std::thread::Builder::new()
         .name("dead-letters".into())
-        .spawn(move || run_dead_letters(&b, &calls, &bell, &s))?;
+        .spawn(move || dead_letters::run(&b, &calls, &bell, &s))?;
     tokio::spawn(run_residency(broker.clone(), stop.clone()));
     Ok(())
-}
-
-/// Calls whoever works off dead letters.
-struct Call(Sender<()>);
-
-impl Bell for Call {
-    fn ring(&self) {
-        let _ = self.0.send(());
-    }
-}
-
-/// Works off dead letters when it is called to, a turn at a time. What is left when the server stops is in
-/// the log, where it was. While the disk is behind, `bell` calls for the next turn when it has caught
-/// up with the last one.
-fn run_dead_letters(
-    broker: &Broker,
-    calls: &Receiver<()>,
-    bell: &Arc<dyn Bell>,
-    stop: &CancellationToken,
-) {
-    let mut batch = Batch::default();
-    while calls.recv().is_ok() {
-        while !stop.is_cancelled() {
-            match broker.work_off(&mut batch, clock::now()) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(_) => return,
-            }
-            if broker.dead_letters_wait_for_disk() {
-                let log = broker.log();
-                log.ring_at(log.staged(), bell);
-                break;
-            }
-        }
-        broker.memory().report();
-    }
 }
 
 async fn run_timers(
@@ -308,16 +273,7 @@ impl Resources {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
-    use crate::broker::ConnectionId;
-    use crate::broker::message::{FLAG_PERSISTENT, Message, Parts};
-    use crate::broker::ports::MessageLog as _;
-    use crate::broker::queue::{DeliveryRef, Got, Settle};
-    use crate::broker::vhost::QueueDeclare;
-    use crate::protocol::field_table::FieldTable;
-    use crate::storage::memory::MemoryLog;
 
     /// Looks within so many intervals, while nothing can leave.
     fn looks(relief: &mut Relief, intervals: u64, evictable: impl Fn(u64) -> u64) -> u64 {
@@ -329,103 +285,6 @@ mod tests {
             }
         }
         n
-    }
-
-    struct Rings(AtomicUsize);
-
-    impl Bell for Rings {
-        fn ring(&self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn declare(broker: &Broker, name: &str, dead_letters_to: Option<&str>) -> Arc<Queue> {
-        let mut arguments = FieldTable::new();
-        if let Some(key) = dead_letters_to {
-            arguments.insert("x-dead-letter-exchange", "");
-            arguments.insert("x-dead-letter-routing-key", key);
-        }
-        let declared = broker
-            .vhost("/")
-            .expect("there")
-            .declare_queue(&QueueDeclare {
-                name,
-                server_named: false,
-                durable: true,
-                exclusive: false,
-                auto_delete: false,
-                arguments: &arguments,
-                connection: ConnectionId(1),
-            });
-        declared.expect("new").0
-    }
-
-    /// While the disk does not write, who rejects goes on, and what dies of it is not staged without end.
-    #[test]
-    fn dead_letters_wait_for_a_disk_that_is_behind() {
-        const MESSAGES: u64 = 600;
-        let log = MemoryLog::new();
-        let (broker, _) = Broker::new(log.clone(), &[]);
-        broker.add_vhost("/").expect("the log works");
-        let (from, to) = (
-            declare(&broker, "from", Some("to")),
-            declare(&broker, "to", None),
-        );
-        let (timers, _armed) = unbounded_channel();
-        let (page_ins, _requests) = channel();
-        let (dead_letters, calls) = channel();
-        broker.set_scheduler(Arc::new(Workers {
-            timers,
-            page_ins,
-            dead_letters,
-        }));
-        let bell = Arc::new(Rings(AtomicUsize::new(0)));
-        let rings: Arc<dyn Bell> = bell.clone();
-        let mut batch = Batch::default();
-        let mut delivered = Vec::new();
-        for _ in 0..MESSAGES {
-            let parts = Parts {
-                exchange: "".into(),
-                routing_key: "from".into(),
-                properties: &[0x10, 0, 2],
-                flags: FLAG_PERSISTENT,
-            };
-            let message = Message::new(broker.memory(), &parts, &[1; 64 << 10]);
-            batch.publish(message, std::slice::from_ref(&from), None, None, 1);
-            batch.flush(&broker, 1).expect("the log works");
-            let Got::Message(d, _) = from.get(false, &rings, 1, &mut batch.fx) else {
-                panic!("a message is missing");
-            };
-            delivered.push(DeliveryRef {
-                slot: d.slot,
-                seq: d.entry.seq,
-            });
-        }
-        log.hold(true);
-        for at in delivered {
-            batch.settle(&from, at, Settle::Reject);
-            batch.flush(&broker, 1).expect("the log works");
-        }
-        let behind = log.backlog_bytes();
-        assert!((16 << 20..18 << 20).contains(&behind), "{behind}");
-        // Called once, it does one turn more, and asks to be called when the disk has caught up.
-        let run = || {
-            let (tell, told) = channel();
-            calls.try_iter().for_each(|()| tell.send(()).expect("open"));
-            for _ in 0..bell.0.swap(0, Ordering::Relaxed) {
-                tell.send(()).expect("open");
-            }
-            drop(tell);
-            run_dead_letters(&broker, &told, &rings, &CancellationToken::new());
-        };
-        run();
-        assert!(log.backlog_bytes() < behind + (2 << 20));
-        let left = to.counts().ready;
-        run();
-        assert_eq!(to.counts().ready, left, "nobody called");
-        log.hold(false);
-        run();
-        assert_eq!(to.counts().ready, MESSAGES);
     }
 
     #[test]
