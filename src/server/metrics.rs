@@ -25,7 +25,7 @@ use super::workers::{LOW_ON_DISK, LOW_ON_MEMORY};
 use crate::amqp::{self, settings::NODE_NAME};
 use crate::broker::memory::Use;
 use crate::clock;
-use crate::storage::SegmentedLog;
+use crate::storage::{Job, SegmentedLog};
 
 /// How long requests may take when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
@@ -78,6 +78,7 @@ struct Gauges {
     log_backlog: Gauge,
     log_failed: Gauge,
     log_out_of_space: Gauge,
+    log_jobs: [Gauge; Job::ALL.len()],
     waits_for_consumers: Counter,
     logins: Counter,
     logins_good: Counter,
@@ -376,6 +377,14 @@ impl Metrics {
                 "leveret_log_out_of_space",
                 "1 if the message log found no room on the disk",
             ),
+            log_jobs: Job::ALL.map(|job| {
+                gauge(
+                    &r,
+                    "leveret_log_job_failing",
+                    &[("job", job.name())],
+                    "1 if the message log cannot do this at the moment; it is tried again",
+                )
+            }),
             waits_for_consumers: counter(
                 &r,
                 "leveret_publishers_waited_for_consumers_total",
@@ -480,6 +489,11 @@ impl Metrics {
             .set(f64::from(u8::from(self.shared.broker.log().failed())));
         g.log_out_of_space
             .set(f64::from(u8::from(self.log.out_of_space())));
+        let troubles = self.log.troubles();
+        for (gauge, job) in g.log_jobs.iter().zip(Job::ALL) {
+            let failing = troubles.iter().any(|(failing, _)| *failing == job);
+            gauge.set(f64::from(u8::from(failing)));
+        }
         let waits = self.shared.waits_for_consumers.load(Ordering::Relaxed);
         g.waits_for_consumers.absolute(waits);
         let logins = &self.shared.logins;

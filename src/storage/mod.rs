@@ -16,4 +16,4 @@ pub mod log;
 pub mod memory;
 
 pub use folder::{FORMAT_VERSION, Folder};
-pub use log::{Durability, LogOptions, SegmentedLog};
+pub use log::{Durability, Job, LogOptions, SegmentedLog};

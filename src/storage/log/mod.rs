@@ -126,6 +126,8 @@ struct Staging {
     /// Definition changes that the store does not have yet.
     unstored: Unstored,
     stopping: bool,
+    /// Something was staged since the last mark: no frame says yet of all of it that it was durable.
+    unproved: bool,
     /// The log thread waits for work.
     asleep: bool,
     /// Threads that wait for a write or a sync.
@@ -332,6 +334,7 @@ impl SegmentedLog {
                 applied: start,
                 unstored,
                 stopping: false,
+                unproved: false,
                 asleep: false,
                 n_watching: 0,
             }),
@@ -548,6 +551,7 @@ impl MessageLog for SegmentedLog {
             s.put_in_parts(records, format::APPEND_BYTES_MAX, segment_bytes, watermark)
         };
         s.pending.add(records, at);
+        s.unproved = true;
         inner.backlog.store(s.staged_bytes, Ordering::Relaxed);
         if s.staged_bytes >= WAKE_AT_BYTES {
             inner.wake(guard);
@@ -592,11 +596,6 @@ impl MessageLog for SegmentedLog {
 
     fn close(&self, redelivered: &[(QueueId, MessageId)]) -> io::Result<()> {
         let inner = &self.inner;
-        if redelivered.len() <= CLEAN_STOP_COPIES_MAX {
-            inner.stage(redelivered.len() * 16, |out, place| {
-                format::encode_clean_stop(out, redelivered, place);
-            });
-        }
         inner.lock().stopping = true;
         inner.work.notify_all();
         inner.reclaim.notify_all();
@@ -605,8 +604,15 @@ impl MessageLog for SegmentedLog {
                 return Err(io::Error::other("a thread of the log panicked"));
             }
         }
-        // What nobody wrote who was there before.
-        writer::Writer::default().round(inner);
+        // What nobody wrote who was there before. All is durable then, and the last frame says so.
+        let mut writer = writer::Writer::default();
+        writer.round(inner);
+        if redelivered.len() <= CLEAN_STOP_COPIES_MAX {
+            inner.stage(redelivered.len() * 16, |out, place| {
+                format::encode_clean_stop(out, redelivered, place);
+            });
+            writer.round(inner);
+        }
         if self.failed() {
             return Err(io::Error::other(LogFailed.to_string()));
         }

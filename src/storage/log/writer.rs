@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::pending::{Durable, Pending};
 use super::segment::lsn;
-use super::{Chunk, Durability, Inner, Job, OpenFiles, UNPOISONED, trouble};
+use super::{Chunk, Durability, Inner, Job, OpenFiles, UNPOISONED, format, trouble};
 use crate::broker::ports::{Bell, Lsn};
 use crate::storage::files::LogFile;
 
@@ -24,20 +24,55 @@ const SPARE_BYTES_MAX: usize = 4 << 20;
 /// The log thread: waits for work, and does it in rounds.
 pub(super) fn run(log: &Inner) {
     let mut writer = Writer::default();
-    while wait_for_work(log) && writer.round(log) {}
+    loop {
+        let go_on = match wait_for_work(log) {
+            Work::Round => writer.round(log),
+            Work::None => {
+                prove(log);
+                true
+            }
+            Work::Over => false,
+        };
+        if !go_on {
+            return;
+        }
+    }
+}
+
+/// What there is to do.
+enum Work {
+    Round,
+    /// Nothing for a while.
+    None,
+    /// Nothing, and the log is stopped.
+    Over,
+}
+
+/// Stages a mark when nothing is staged and all that was is durable: no later frame might ever say so,
+/// and then a damaged frame is taken for the torn end of the log, and what is behind it is cut.
+pub(super) fn prove(log: &Inner) {
+    let mut staging = log.lock();
+    let all = lsn(staging.segment, staging.offset).0;
+    if staging.unproved && staging.chunks.is_empty() && log.proof.load(Ordering::Relaxed) >= all {
+        staging.unproved = false;
+        drop(staging);
+        log.stage(0, format::encode_mark);
+    }
 }
 
 /// Waits until there is something to write that somebody waits for, or that has waited long enough.
-/// False when the log is stopped and there will be nothing.
-fn wait_for_work(log: &Inner) -> bool {
+fn wait_for_work(log: &Inner) -> Work {
     let mut staging = log.lock();
     loop {
         let urgent = !staging.waiters.is_empty() || staging.staged_bytes >= super::WAKE_AT_BYTES;
         if urgent && !staging.chunks.is_empty() {
-            return true;
+            return Work::Round;
         }
         if staging.stopping {
-            return !staging.chunks.is_empty();
+            return match staging.chunks.is_empty() {
+                true => Work::Over,
+                false => Work::Round,
+            };
         }
         staging.asleep = true;
         let (again, timeout) = log
@@ -47,7 +82,10 @@ fn wait_for_work(log: &Inner) -> bool {
         staging = again;
         staging.asleep = false;
         if timeout.timed_out() && !staging.chunks.is_empty() {
-            return true;
+            return Work::Round;
+        }
+        if timeout.timed_out() && staging.unproved {
+            return Work::None;
         }
     }
 }

@@ -143,6 +143,41 @@ fn a_flipped_bit_anywhere_costs_the_frame_that_it_hits() {
     }
 }
 
+/// When nothing follows what was synced last, a mark says of it that it was durable, or the clean stop does.
+#[test]
+fn a_flipped_bit_in_the_last_round_costs_no_more() {
+    for closed in [true, false] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let disk = FaultyDisk::default();
+        let (log, _) = open_with(&idle(dir.path()), &disk);
+        let mut records = Records::default();
+        for n in 0..5 {
+            stage(&mut records, message(n, 10), &[1]);
+            log.append(&mut records).expect("accepted");
+        }
+        if closed {
+            log.close(&[]).expect("closed");
+        } else {
+            wait(&log, log.staged());
+            let all = log.staged();
+            writer::prove(&log.inner);
+            assert!(log.staged() > all);
+            wait(&log, log.staged());
+            let all = log.staged();
+            writer::prove(&log.inner);
+            assert_eq!(log.staged(), all, "a mark needs none");
+        }
+        let said = said(&disk);
+        assert_eq!(said.len(), 6);
+        for n in 0..5 {
+            let disk = flipped(&disk, &said[n].path, said[n].end - 1);
+            let (live, damage) = found(dir.path(), &disk);
+            assert_eq!(live, without(&said, Some(n)), "{closed} {n}");
+            assert_eq!(damage.holes.len(), 1, "{closed} {n}");
+        }
+    }
+}
+
 #[test]
 fn an_end_that_is_missing_is_told() {
     let dir = tempfile::tempdir().expect("a folder");
