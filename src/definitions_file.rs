@@ -1,12 +1,14 @@
 //! Definitions in RabbitMQ's JSON format, of a whole broker or of one vhost, applied at start.
 //!
-//! What exists stays as it is, but for users, permissions and limits, which the file sets. An entry that
+//! Queues, exchanges and bindings that exist stay as they are. Users, permissions, limits and a vhost's
+//! default queue type are set to what the file says; limits that it no longer has are taken away. As with
+//! RabbitMQ's import, nothing else is ever deleted because the file does not have it. An entry that
 //! does not do is left out and reported, whatever is wrong with it, and the rest is applied; a strict file
 //! (`strict_definitions`) is tried on an empty broker first, and ends the start instead.
 
 mod entries;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 
@@ -14,7 +16,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::entries::{Object, Tags};
+use crate::amqp::errors::{self, Exception};
 use crate::broker::access::User;
+use crate::broker::arguments::QueueType;
 use crate::broker::exchange::Destination;
 use crate::broker::vhost::{BindingSpec, ExchangeDeclare, QueueDeclare, TopologyError, Vhost};
 use crate::broker::{Broker, ConnectionId, USER_LIMITS, VHOST_LIMITS};
@@ -71,6 +75,7 @@ fn apply(broker: &Broker, file: &Object) -> Vec<String> {
         // An export of one vhost does not say in each entry which one.
         vhost: of_one_vhost.unwrap_or("/"),
         problems: Vec::new(),
+        limits: BTreeMap::new(),
     };
     loader.apply(file, of_one_vhost);
     loader.problems
@@ -80,6 +85,8 @@ struct Loader<'a> {
     broker: &'a Broker,
     vhost: &'a str,
     problems: Vec<String>,
+    /// Limits that the file has, by component and name.
+    limits: BTreeMap<(&'static str, String), HashMap<String, i64>>,
 }
 
 type Done = Result<(), String>;
@@ -96,12 +103,13 @@ impl Loader<'_> {
         }
         self.section(file, "vhosts", Self::vhost);
         self.section(file, "users", Self::user);
+        self.section(file, "parameters", Self::parameter);
+        self.take_limits_away(file, of_one_vhost);
         self.section(file, "permissions", |l, p| l.permission(&p));
         self.section(file, "topic_permissions", |l, p| l.topic_permission(&p));
         self.section(file, "exchanges", Self::exchange);
         self.section(file, "queues", Self::queue);
         self.section(file, "bindings", Self::binding);
-        self.section(file, "parameters", Self::parameter);
         let known = [
             "vhosts",
             "users",
@@ -118,10 +126,16 @@ impl Loader<'_> {
             }
             // What every RabbitMQ has says nothing.
             let told = |v: &Value| v.get("name").and_then(Value::as_str) != Some("cluster_tags");
-            let empty = value.as_array().is_some_and(|list| !list.iter().any(told));
-            if !empty {
+            let entries = value.as_array().map(Vec::as_slice);
+            let entries: Option<Vec<_>> = entries.map(|l| l.iter().filter(|v| told(v)).collect());
+            let shown = entries.map(|entries| {
+                let shown = entries.iter().map(|entry| shown_by_name(entry));
+                shown.collect::<Vec<_>>().join("; ")
+            });
+            if shown.as_deref() != Some("") {
+                let shown = shown.map(|names| format!(": {names}")).unwrap_or_default();
                 self.problems.push(format!(
-                    "section '{name}' is not supported by this version and was left out"
+                    "section '{name}' is not supported by this version and was left out{shown}"
                 ));
             }
         }
@@ -192,14 +206,21 @@ impl Loader<'_> {
         self.unknown(&what, &v.rest);
         let in_metadata = v.metadata.get("default_queue_type");
         let in_metadata = in_metadata.and_then(Value::as_str).map(str::to_string);
-        if let Some(kind) = v.default_queue_type.or(in_metadata)
-            && !matches!(kind.as_str(), "classic" | "undefined" | "")
-        {
+        let kind = v.default_queue_type.or(in_metadata).unwrap_or_default();
+        let default = match kind.as_str() {
+            "undefined" | "" => Some(QueueType::default()),
+            kind => QueueType::named(kind),
+        };
+        if default.is_none() {
             self.problems.push(format!(
                 "{what}: default_queue_type '{kind}' is not supported: queues without x-queue-type are classic"
             ));
         }
-        if let (Some(on), Some(vhost)) = (v.tracing, self.broker.vhost(&v.name)) {
+        let vhost = self.the_vhost(&v.name)?;
+        self.broker
+            .put_default_queue_type(&vhost, default.unwrap_or_default())
+            .map_err(|e| e.to_string())?;
+        if let Some(on) = v.tracing {
             vhost.set_traced(on);
         }
         self.limits(VHOST_LIMITS, &v.name, v.limits)
@@ -305,7 +326,7 @@ impl Loader<'_> {
                 self.kept(&what);
                 Ok(())
             }
-            Err(e) => Err(refusal(&e)),
+            Err(e) => Err(refusal(&e, &x.vhost)),
         }
     }
 
@@ -345,7 +366,7 @@ impl Loader<'_> {
                 self.kept(&what);
                 Ok(())
             }
-            Err(e) => Err(refusal(&e)),
+            Err(e) => Err(refusal(&e, &q.vhost)),
         }
     }
 
@@ -371,10 +392,12 @@ impl Loader<'_> {
             routing_key: &b.routing_key,
             arguments: &arguments,
         };
-        vhost.bind(&spec).map(drop).map_err(|e| refusal(&e))
+        let bound = vhost.bind(&spec);
+        bound.map(drop).map_err(|e| refusal(&e, &b.vhost))
     }
 
     fn parameter(&mut self, p: entries::Parameter) -> Done {
+        self.unknown("parameters", &p.rest);
         if p.component != VHOST_LIMITS {
             return Err(format!("component '{}' is not supported", p.component));
         }
@@ -384,7 +407,7 @@ impl Loader<'_> {
     }
 
     /// Sets limits, by their names in RabbitMQ; none may be written as an empty list.
-    fn limits(&self, component: &str, name: &str, limits: Value) -> Done {
+    fn limits(&mut self, component: &'static str, name: &str, limits: Value) -> Done {
         let none = match &limits {
             Value::Null => true,
             Value::Array(list) => list.is_empty(),
@@ -394,16 +417,47 @@ impl Loader<'_> {
         if none {
             return Ok(());
         }
+        // Whatever is wrong with them: those that were there are not taken away.
+        let all = self.limits.entry((component, name.to_string()));
+        let all = all.or_default();
         let limits: HashMap<String, i64> =
             serde_json::from_value(limits).map_err(|e| format!("its limits: {e}"))?;
-        let limits: Vec<_> = limits.into_iter().collect();
-        let put = self.broker.put_limits(component, name, &limits);
+        all.extend(limits);
+        let all: Vec<_> = all.clone().into_iter().collect();
+        let put = self.broker.put_limits(component, name, &all);
         put.map_err(|e| format!("its limits: {e}"))
+    }
+
+    /// Takes limits away that the file no longer has, if it has the sections that they would be in.
+    fn take_limits_away(&mut self, file: &Object, of_one_vhost: Option<&str>) {
+        let has = |section: &str| file.get(section).is_some_and(Value::is_array);
+        let mut names = Vec::new();
+        if has("users") && of_one_vhost.is_none() {
+            let users = self.broker.limited(USER_LIMITS);
+            names.extend(users.into_iter().map(|name| (USER_LIMITS, name)));
+        }
+        if has("vhosts") || of_one_vhost.is_some() {
+            let vhosts = self.broker.limited(VHOST_LIMITS).into_iter();
+            let mine = vhosts.filter(|name| of_one_vhost.is_none_or(|one| name == one));
+            names.extend(mine.map(|name| (VHOST_LIMITS, name)));
+        }
+        names.retain(|name| !self.limits.contains_key(name));
+        for (component, name) in names {
+            tracing::info!("{component} of '{name}' are no longer in the file and were taken away");
+            if let Err(e) = self.broker.put_limits(component, &name, &[]) {
+                self.problems
+                    .push(format!("{component} of '{name}' stay: {e}"));
+            }
+        }
     }
 }
 
 /// How an entry is called in a report.
 fn shown(section: &str, entry: &Value) -> String {
+    format!("{section}: {}", shown_by_name(entry))
+}
+
+fn shown_by_name(entry: &Value) -> String {
     let fields = ["name", "user", "source", "destination", "vhost", "exchange"];
     let named = fields.iter().filter_map(|field| {
         let value = entry.get(field)?.as_str()?;
@@ -411,22 +465,19 @@ fn shown(section: &str, entry: &Value) -> String {
     });
     let named: Vec<_> = named.collect();
     match named.is_empty() {
-        true => format!("an entry of {section}"),
-        false => format!("{section}: {}", named.join(", ")),
+        true => "an entry without a name".into(),
+        false => named.join(", "),
     }
 }
 
-/// A refusal of the topology, in words.
-fn refusal(e: &TopologyError) -> String {
+/// A refusal of the topology, in the words that a client would be told.
+fn refusal(e: &TopologyError, vhost: &str) -> String {
     match e {
-        TopologyError::UnknownType(kind) => format!("unknown exchange type '{kind}'"),
         TopologyError::ReservedName { .. } => "its name is reserved for the broker".into(),
-        TopologyError::Argument(_, e) | TopologyError::ExchangeArgument(_, e) => {
-            format!("argument {}: {:?}", e.argument, e.problem)
-        }
         TopologyError::NoExchange(_) => "its source is not defined".into(),
-        TopologyError::SetAside { why, .. } => format!("one of this name is set aside: {why}"),
-        other => format!("{other:?}"),
+        other => match errors::topology(other, vhost) {
+            Exception::Channel(_, text) | Exception::Connection(_, text) => text,
+        },
     }
 }
 

@@ -57,7 +57,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("broker", &["protocol", "sync"]),
     ("amqp", &["protocol", "broker", "sync"]),
     ("storage", &["broker", "protocol", "sync"]),
-    ("definitions_file", &["broker", "protocol", "password"]),
+    (
+        "definitions_file",
+        &["amqp", "broker", "protocol", "password"],
+    ),
     (
         "server",
         &[

@@ -53,6 +53,12 @@ impl QueueType {
         }
     }
 
+    /// The type that `x-queue-type` names.
+    pub fn named(name: &str) -> Option<QueueType> {
+        let all = [QueueType::Classic, QueueType::Quorum];
+        all.into_iter().find(|t| t.as_str() == name)
+    }
+
     /// The type that the arguments ask for.
     fn of(arguments: &FieldTable) -> Result<QueueType, Problem> {
         let asked = arguments.get("x-queue-type").map(text).transpose()?;

@@ -77,15 +77,36 @@ pub struct Account {
 }
 
 impl Account {
+    fn of(&self, name: &str) -> Option<&Quota> {
+        match name {
+            "max-connections" => Some(&self.connections),
+            "max-channels" => Some(&self.channels),
+            "max-queues" => Some(&self.queues),
+            _ => None,
+        }
+    }
+
     /// Sets the limit that RabbitMQ calls so; false if there is none of this name.
     pub fn set(&self, name: &str, max: i64) -> bool {
-        match name {
-            "max-connections" => self.connections.limit(max),
-            "max-channels" => self.channels.limit(max),
-            "max-queues" => self.queues.limit(max),
-            _ => return false,
+        let quota = self.of(name);
+        quota.inspect(|quota| quota.limit(max)).is_some()
+    }
+
+    /// Whether there is a limit that RabbitMQ calls so.
+    pub fn has(&self, name: &str) -> bool {
+        self.of(name).is_some()
+    }
+
+    /// Takes all of these limits away.
+    pub fn unlimit(&self) {
+        for quota in [&self.connections, &self.channels, &self.queues] {
+            quota.limit(-1);
         }
-        true
+    }
+
+    fn is_limited(&self) -> bool {
+        let all = [&self.connections, &self.channels, &self.queues];
+        all.iter().any(|quota| quota.max() != u64::MAX)
     }
 }
 
@@ -102,6 +123,13 @@ impl Accounts {
         }
         let mut all = self.0.write().expect(UNPOISONED);
         all.entry(name.to_string()).or_default().clone()
+    }
+
+    /// The names of those that have limits.
+    pub fn limited(&self) -> Vec<String> {
+        let all = self.0.read().expect("a panic aborts the process");
+        let limited = all.iter().filter(|(_, account)| account.is_limited());
+        limited.map(|(name, _)| name.clone()).collect()
     }
 }
 

@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use self::access::{Access, Permissions, User};
+use self::arguments::QueueType;
 use self::backlog::Backlog;
 use self::definitions::{DefinitionError, StoredBinding, StoredQueue, fields, key_parts};
 use self::limits::{Account, Accounts};
@@ -60,6 +61,9 @@ pub struct ConnectionId(pub u64);
 
 /// Key of the definition that keeps queue ids from being used twice.
 pub(crate) const NEXT_QUEUE_ID: &str = "next_queue_id";
+
+/// The field of a vhost's definition with the type of queues that are declared without one.
+const DEFAULT_QUEUE_TYPE: &str = "default_queue_type";
 
 const UNPOISONED: &str = "a panic aborts the process";
 
@@ -312,11 +316,11 @@ impl Broker {
         }
     }
 
-    /// Sets limits of a user ([`USER_LIMITS`]) or of a vhost ([`VHOST_LIMITS`]), by their names in RabbitMQ;
-    /// below zero: none.
+    /// Sets the limits of a user ([`USER_LIMITS`]) or of a vhost ([`VHOST_LIMITS`]), by their names in RabbitMQ;
+    /// below zero, and those that are not named: none.
     ///
     /// # Errors
-    /// The log failed, or nothing has a limit of this name.
+    /// The log failed, or nothing has a limit of this name: then they stay as they were.
     pub fn put_limits(
         &self,
         component: &str,
@@ -326,16 +330,53 @@ impl Broker {
         let account = self
             .account(component, name)
             .ok_or_else(|| format!("no component '{component}' has limits"))?;
+        if let Some((limit, _)) = limits.iter().find(|(limit, _)| !account.has(limit)) {
+            return Err(format!("there is no limit '{limit}'"));
+        }
         let mut t = FieldTable::new();
         for (limit, max) in limits {
-            if !account.set(limit, *max) {
-                return Err(format!("there is no limit '{limit}'"));
-            }
             t.insert(limit.as_str(), *max);
         }
-        self.put(DefinitionKind::Parameter, &[component, name], &t)
-            .map(drop)
-            .map_err(|e| e.to_string())
+        let kind = DefinitionKind::Parameter;
+        let mut records = Records::default();
+        let parts = [component.as_bytes(), name.as_bytes()];
+        records.definitions.push(match limits.is_empty() {
+            true => definitions::remove(kind, &parts),
+            false => definitions::put(kind, &parts, &t),
+        });
+        self.log.append(&mut records).map_err(|e| e.to_string())?;
+        account.unlimit();
+        for (limit, max) in limits {
+            account.set(limit, *max);
+        }
+        Ok(())
+    }
+
+    /// The users, or the vhosts, that have limits.
+    pub fn limited(&self, component: &str) -> Vec<String> {
+        match component {
+            USER_LIMITS => self.user_accounts.limited(),
+            VHOST_LIMITS => self.vhost_accounts.limited(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Sets the type of the queues of a vhost that are declared without one.
+    ///
+    /// # Errors
+    /// [`LogFailed`]
+    pub fn put_default_queue_type(
+        &self,
+        vhost: &Vhost,
+        queue_type: QueueType,
+    ) -> Result<(), LogFailed> {
+        if vhost.default_queue_type() != queue_type {
+            let mut t = FieldTable::new();
+            t.insert(DEFAULT_QUEUE_TYPE, queue_type.as_str());
+            self.put(DefinitionKind::Vhost, &[&vhost.name], &t)?;
+            vhost.set_default_queue_type(queue_type);
+        }
+        Ok(())
     }
 
     /// Adds a vhost; nothing happens if it is there.

@@ -168,8 +168,13 @@ impl Broker {
             DefinitionKind::Vhost => {
                 let name = key_parts(key)?.concat();
                 self.insert_vhost(&name);
-                // Nothing of it has a meaning here yet: what a later version wrote is not missed.
-                fields(value)?;
+                // What a later version wrote beside it is not missed.
+                let t = fields(value)?;
+                if let (Some(vhost), Some(kind)) = (self.vhost(&name), t.get(DEFAULT_QUEUE_TYPE)) {
+                    let kind = kind.as_str().and_then(QueueType::named);
+                    let kind = kind.ok_or_else(|| missing(DEFAULT_QUEUE_TYPE))?;
+                    vhost.set_default_queue_type(kind);
+                }
             }
             DefinitionKind::User => {
                 let t = fields(value)?;

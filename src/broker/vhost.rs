@@ -6,6 +6,7 @@
 
 mod aside;
 mod checks;
+mod default_type;
 mod delayed;
 mod end;
 mod error;
@@ -126,6 +127,7 @@ pub struct Vhost {
     queues: RwLock<HashMap<Box<str>, Arc<Queue>>>,
     links: Mutex<Links>,
     traced: AtomicBool,
+    quorum_by_default: AtomicBool,
     aside: SetAside,
 }
 
@@ -187,6 +189,7 @@ impl Vhost {
             queues: RwLock::default(),
             links: Mutex::new("the topology of a vhost", Links::default()),
             traced: AtomicBool::new(false),
+            quorum_by_default: AtomicBool::new(false),
             aside: SetAside::default(),
         })
     }
@@ -472,6 +475,9 @@ impl Vhost {
         &self,
         d: &QueueDeclare<'_>,
     ) -> Result<(Arc<Queue>, Lsn, bool), TopologyError> {
+        let arguments = self.with_default_type(d);
+        let arguments = arguments.as_ref().unwrap_or(d.arguments);
+        let d = &QueueDeclare { arguments, ..*d };
         let name = d.name;
         if name.starts_with("amq.") && !d.server_named {
             return Err(TopologyError::ReservedName {

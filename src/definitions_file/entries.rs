@@ -47,6 +47,8 @@ pub(super) struct Parameter {
     pub(super) component: String,
     pub(super) name: String,
     pub(super) value: Value,
+    #[serde(flatten)]
+    pub(super) rest: Object,
 }
 
 #[derive(Debug, Deserialize)]
