@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,8 +47,13 @@ use crate::storage::memory::MemoryLog;
 use crate::storage::{self, LogOptions, SegmentedLog};
 use crate::sync::Mutex;
 
-/// How often memory, disk and certificates are looked at.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often memory and disk are looked at. Peers together can send some hundred megabytes a second, so
+/// that an alarm is later than its limit by a tenth of that.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// An alarm ends, and certificate files are looked at, once in so many times: who is near the limit is told
+/// at most once a second that it is over.
+const SLOW_ONE_IN: u32 = 10;
 
 /// A wall clock that is off by more than this was set; less is how clocks run.
 const CLOCK_SET_MS: u64 = 10_000;
@@ -288,7 +294,7 @@ impl Server {
 
     async fn listen(&mut self) -> io::Result<()> {
         let listeners = self.shared.config.listeners.clone();
-        self.watch().once();
+        self.watch().once(true);
         for address in &listeners.amqp {
             let listener = bind(*address)?;
             self.amqp.push(listener.local_addr()?);
@@ -429,7 +435,8 @@ struct Watch {
 }
 
 impl Watch {
-    fn once(&self) {
+    /// Looks once; an alarm ends only if it `may_end` now.
+    fn once(&self, may_end: bool) {
         tell_set_clock(&self.shared.clock_ahead, clock::ahead());
         let config = &self.shared.config;
         let state = workers::Resources {
@@ -439,7 +446,13 @@ impl Watch {
             disk_free_limit: config.disk.free_limit_bytes.0,
             log_out_of_space: self.log.out_of_space(),
         };
-        self.shared.set_alarm(state.alarm(), &state);
+        let alarm = state.alarm();
+        if alarm.is_some() || may_end {
+            self.shared.set_alarm(alarm, &state);
+        }
+    }
+
+    fn certificates(&self) {
         if let Some(tls) = &self.tls
             && tls.changed()
         {
@@ -449,16 +462,20 @@ impl Watch {
 
     async fn for_ever(self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(WATCH_INTERVAL);
-        loop {
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for n in (0..SLOW_ONE_IN).cycle() {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
             let watch = self.clone();
-            if tokio::task::spawn_blocking(move || watch.once())
-                .await
-                .is_err()
-            {
+            let look = move || {
+                watch.once(n == 0);
+                if n == 0 {
+                    watch.certificates();
+                }
+            };
+            if tokio::task::spawn_blocking(look).await.is_err() {
                 return;
             }
         }
