@@ -290,6 +290,8 @@ section! {
     Disk {
         /// Free space below which publishers are held back.
         free_limit_bytes: Size = Size(50_000_000),
+        /// Kept for those who make room when the disk is full; 0: nothing.
+        reserve_bytes: Size = Size(32 << 20),
     }
 }
 
@@ -564,6 +566,11 @@ mod tests {
         (
             "memory.high_watermark_bytes",
             &["\"18446744073709551615\""],
+            "bytes",
+        ),
+        (
+            "disk.reserve_bytes",
+            &["\"18446744073709551615\"", "\"5 %\""],
             "bytes",
         ),
         (

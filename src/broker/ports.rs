@@ -251,6 +251,11 @@ pub trait MessageLog: Send + Sync {
     /// [`Found::Later`].
     fn read(&self, ids: &[MessageId], into: &mut Vec<Found>) -> io::Result<()>;
 
+    /// Whether the disk has no room: those whose publishes go there are not read.
+    fn is_full(&self) -> bool {
+        false
+    }
+
     /// Bytes staged but not yet written. Connections stop reading above the configured limit.
     fn backlog_bytes(&self) -> u64;
 

@@ -224,6 +224,7 @@ impl Config {
             ("memory.history_bytes", m.history_bytes),
             ("memory.high_watermark_bytes", m.high_watermark_bytes),
             ("disk.free_limit_bytes", self.disk.free_limit_bytes),
+            ("disk.reserve_bytes", self.disk.reserve_bytes),
         ] {
             within(key, size.0, &(0..=BYTES_MAX), "bytes")?;
         }

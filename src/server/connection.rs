@@ -315,6 +315,7 @@ impl<S: Socket> Task<S> {
         View {
             session: self.machine.held(),
             logs: self.machine.logs(),
+            full: log.is_full(),
             backlog: log.backlog_bytes() >= limits.log_backlog_bytes.0,
             memory_short: self.shared.broker.memory().is_short(),
             now,

@@ -8,6 +8,7 @@
 //! | [`Reason::Session`] | anybody | a reply has been sent that waits for the log, or the connection is over |
 //! | [`Reason::Output`] | who does not read what it is told | it has read |
 //! | [`Reason::Alarm`] | who publishes | the alarm is over |
+//! | [`Reason::Full`] | whose publishes go to the log | the disk has room again |
 //! | [`Reason::Backlog`] | whose publishes go to the log | the disk has caught up |
 //! | [`Reason::Memory`] | who publishes while memory is short | some milliseconds have passed |
 //! | [`Reason::Consumers`] | who streams into a queue whose consumers are behind | they have caught up, or time has passed |
@@ -28,12 +29,16 @@ use crate::broker::queue::Queue;
 /// its messages go to disk, and a consumer that is a little behind gets the time to catch up.
 const SPILL_PAUSE_MS: u64 = 2;
 
+/// How often a connection looks whether the disk has room again, until the alarm says so, milliseconds.
+const FULL_LOOK_MS: u64 = 50;
+
 /// Why a connection is not read. See the module.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Reason {
     Session,
     Output,
     Alarm,
+    Full,
     Backlog,
     Memory,
     Consumers,
@@ -46,6 +51,9 @@ pub(super) struct View {
     pub(super) session: Option<Held>,
     /// Its publishes go to the log.
     pub(super) logs: bool,
+    /// The disk has no room. The alarm says so, too, but later: by then publishers have used up what is
+    /// there for those who settle.
+    pub(super) full: bool,
     /// More is staged for the disk than should be.
     pub(super) backlog: bool,
     /// Much of the budget for messages is used.
@@ -71,6 +79,8 @@ pub(super) struct Gate {
     patience: Patience,
     behind: Option<Arc<Queue>>,
     closed: Option<Reason>,
+    /// When it was decided.
+    looked: u64,
 }
 
 impl Gate {
@@ -80,6 +90,7 @@ impl Gate {
             patience: Patience::new(),
             behind: None,
             closed: None,
+            looked: 0,
         }
     }
 
@@ -109,10 +120,12 @@ impl Gate {
         {
             self.behind = None;
         }
+        self.looked = now;
         self.closed = match view.session {
             Some(Held::Reply | Held::Over) => Some(Reason::Session),
             Some(Held::Output) => Some(Reason::Output),
             Some(Held::Alarm) => Some(Reason::Alarm),
+            None if view.logs && view.full => Some(Reason::Full),
             None if view.logs && view.backlog => Some(Reason::Backlog),
             None if self.paused_until > now => Some(Reason::Memory),
             None if self.behind.is_some() => Some(Reason::Consumers),
@@ -128,6 +141,7 @@ impl Gate {
     /// When to look again if nothing rings before, unix milliseconds.
     pub(super) fn until(&self) -> Option<u64> {
         match self.closed? {
+            Reason::Full => Some(self.looked + FULL_LOOK_MS),
             Reason::Memory => Some(self.paused_until),
             Reason::Consumers => self.behind.as_ref().map(|q| q.behind_until()),
             Reason::Session | Reason::Output | Reason::Alarm | Reason::Backlog => None,
@@ -145,6 +159,7 @@ mod tests {
     const CALM: View = View {
         session: None,
         logs: true,
+        full: false,
         backlog: false,
         memory_short: false,
         now: NOW,
@@ -154,6 +169,7 @@ mod tests {
     const CROWDED: View = View {
         session: None,
         logs: false,
+        full: true,
         backlog: true,
         memory_short: true,
         now: NOW,
@@ -180,6 +196,10 @@ mod tests {
             assert_eq!(closed(&mut gate, view), (Some(reason), None));
             assert_eq!(closed(&mut gate, CALM), (None, None));
         }
+        let full = View { full: true, ..CALM };
+        let until = NOW + FULL_LOOK_MS;
+        assert_eq!(closed(&mut gate, full), (Some(Reason::Full), Some(until)));
+        assert_eq!(closed(&mut gate, CALM), (None, None));
         let behind = View {
             backlog: true,
             ..CALM

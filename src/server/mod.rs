@@ -203,6 +203,7 @@ impl Server {
             .ok()
             .filter(|n| (1 << 20..=1 << 31).contains(n))
             .ok_or_else(|| io::Error::other("storage.segment_bytes: expected 1 MiB to 2 GiB"))?;
+        options.reserve_bytes = config.disk.reserve_bytes.0;
         options.durability = match config.storage.durability {
             Durability::Fsync => storage::Durability::Fsync,
             Durability::Write => storage::Durability::Write,

@@ -14,6 +14,7 @@ mod pending;
 mod reader;
 mod reclaim;
 mod recovery;
+mod reserve;
 mod segment;
 mod settled;
 mod shared;
@@ -35,6 +36,7 @@ use std::time::Duration;
 pub use self::damage::{Damage, Hole};
 use self::format::Part;
 use self::pending::{Pending, Unstored};
+use self::reserve::Reserve;
 use self::segment::{Segment, Segments, lsn};
 use self::trouble::Troubles;
 use super::definitions::DefinitionStore;
@@ -73,6 +75,8 @@ pub struct LogOptions {
     /// What the system's page cache should hold of a log that grows: its oldest so many bytes, which
     /// will be read first.
     pub cached_bytes: u64,
+    /// Bytes of the disk that are kept for when it is full; zero: none.
+    pub reserve_bytes: u64,
 }
 
 impl LogOptions {
@@ -85,6 +89,7 @@ impl LogOptions {
             flush_interval: Duration::from_millis(200),
             reclaim_interval: Duration::from_millis(500),
             cached_bytes: 4 << 30,
+            reserve_bytes: 0,
         }
     }
 }
@@ -154,6 +159,7 @@ struct Inner {
     unsynced: Mutex<OpenFiles>,
     failed: AtomicBool,
     out_of_space: AtomicBool,
+    reserve: Reserve,
     troubles: Troubles,
     syncs: AtomicU64,
     /// Bytes staged and not yet written, also while they are being written.
@@ -300,7 +306,12 @@ impl SegmentedLog {
         let mut options = options;
         options.segment_bytes = options.segment_bytes.min(SEGMENT_BYTES_MAX);
         let folder = super::Folder::open(&options.dir)?;
-        if !reserves(files.as_ref(), &options.dir) {
+        let may_reserve = reserves(files.as_ref(), &options.dir);
+        let reserve = match may_reserve {
+            true => Reserve::new(&options.dir, options.reserve_bytes),
+            false => Reserve::new(&options.dir, 0),
+        };
+        if !may_reserve {
             tracing::warn!(
                 "the file system of {} cannot reserve room (no fallocate): a full disk is met when \
                  messages are written, which then waits for room",
@@ -317,6 +328,7 @@ impl SegmentedLog {
         for (at, change) in found.replayed {
             unstored.put(at, change);
         }
+        reserve.make(files.as_ref());
         let start = lsn(segment, 0);
         let inner = Arc::new(Inner {
             files,
@@ -347,6 +359,7 @@ impl SegmentedLog {
             unsynced: Mutex::default(),
             failed: AtomicBool::new(false),
             out_of_space: AtomicBool::new(false),
+            reserve,
             troubles: Troubles::default(),
             syncs: AtomicU64::new(0),
             backlog: AtomicU64::new(0),
@@ -404,7 +417,9 @@ impl SegmentedLog {
     /// Whether the disk has no room: for another segment (what is accepted meanwhile waits in memory), or
     /// for giving room back.
     pub fn out_of_space(&self) -> bool {
-        self.inner.out_of_space.load(Ordering::Relaxed) || self.inner.troubles.no_room()
+        self.inner.out_of_space.load(Ordering::Relaxed)
+            || self.inner.troubles.no_room()
+            || self.inner.reserve.is_missing()
     }
 
     /// What cannot be done at the moment to give disk space back, and why. It is tried again.
@@ -588,6 +603,10 @@ impl MessageLog for SegmentedLog {
 
     fn read(&self, ids: &[MessageId], into: &mut Vec<Found>) -> io::Result<()> {
         reader::read(&self.inner, ids, into)
+    }
+
+    fn is_full(&self) -> bool {
+        self.out_of_space()
     }
 
     fn backlog_bytes(&self) -> u64 {

@@ -72,6 +72,11 @@ impl Reclaim {
         }
         self.job(log, Job::Removal, |_| remove_dead(log));
         note_indexes(log);
+        // What gives room back needs some, too.
+        match log.troubles.no_room() {
+            true => drop(log.reserve.give(log.files.as_ref())),
+            false => log.reserve.make(log.files.as_ref()),
+        }
     }
 
     /// Rewrites a piece of a segment, or writes an index. False if there is nothing to do until the

@@ -181,6 +181,9 @@ fn write_chunk(log: &Inner, file: &dyn LogFile, chunk: &Chunk) -> io::Result<()>
                     tracing::warn!("no room on the disk for what is written: {e}");
                 }
                 waited = true;
+                if log.reserve.give(log.files.as_ref()) {
+                    continue;
+                }
                 std::thread::park_timeout(RETRY_WHEN_SHORT);
             }
             written => {
@@ -207,8 +210,9 @@ fn open_segment(log: &Inner, chunk: &Chunk) -> io::Result<Arc<dyn LogFile>> {
     let path = log.segment_path(chunk.segment);
     let len = u64::from(log.options.segment_bytes).max(chunk.bytes.len() as u64);
     let file = loop {
-        match prepare(log, &path, len) {
+        match prepare(log, &path, len, chunk.bytes.len() as u64) {
             Ok(file) => break file,
+            Err(e) if trouble::is_no_room(&e) && log.reserve.give(log.files.as_ref()) => {}
             // Nothing that was accepted is lost yet: it waits in memory, and the alarm is raised.
             Err(e) if trouble::may_pass(&e) => {
                 log.out_of_space
@@ -232,9 +236,18 @@ fn open_segment(log: &Inner, chunk: &Chunk) -> io::Result<Arc<dyn LogFile>> {
 
 /// Makes a segment's file, with room for what will be in it. What is short here (room, descriptors) may be
 /// there in a while, and nothing was written that could be half there.
-fn prepare(log: &Inner, path: &Path, len: u64) -> io::Result<Arc<dyn LogFile>> {
+/// Where there is no room for all of a segment, there may be for half of one.
+fn prepare(log: &Inner, path: &Path, len: u64, least: u64) -> io::Result<Arc<dyn LogFile>> {
     let file = log.files.open(path)?;
-    file.allocate(len)?;
+    let mut part = len;
+    while let Err(e) = file.allocate(part) {
+        // What a file system that is full has given all the same.
+        file.truncate(0)?;
+        if !trouble::is_no_room(&e) || part / 2 < least {
+            return Err(e);
+        }
+        part /= 2;
+    }
     // IMPORTANT: without this the file itself may be gone after a power cut.
     let synced = log.files.sync_dir(&log.options.dir.join("log"));
     // No room is not what a sync may say: what it has not written is never tried again.

@@ -1,0 +1,75 @@
+//! Room on the disk that is kept for when there is no other.
+//!
+//! What is acknowledged gives room back once that is durable, so it takes room to make room: on a disk that is
+//! really full nothing would ever move again. So a file of this size stands beside the log. When the log finds
+//! no room, the file is removed, publishers are held back, and what was accepted and what is settled is
+//! written where it was. When so much is free again, the file is made again, and publishing goes on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::storage::files::FileLayer;
+
+/// What has to be free beside it before it is made again, bytes.
+const BESIDE_BYTES: u64 = 1 << 20;
+
+/// See the module.
+pub(super) struct Reserve {
+    path: PathBuf,
+    /// Zero: none is kept.
+    bytes: u64,
+    held: AtomicBool,
+}
+
+impl Reserve {
+    /// A reserve in this folder, which is not made yet.
+    pub(super) fn new(dir: &Path, bytes: u64) -> Reserve {
+        Reserve {
+            path: dir.join("reserve"),
+            bytes,
+            held: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it was given away, or never made for want of room.
+    pub(super) fn is_missing(&self) -> bool {
+        self.bytes > 0 && !self.held.load(Ordering::Relaxed)
+    }
+
+    /// Makes it, if it is missing and there is room.
+    pub(super) fn make(&self, files: &dyn FileLayer) {
+        if !self.is_missing() {
+            return;
+        }
+        match self.try_make(files) {
+            Ok(made) => self.held.store(made, Ordering::Relaxed),
+            Err(_) => drop(files.remove(&self.path)),
+        }
+    }
+
+    fn try_make(&self, files: &dyn FileLayer) -> io::Result<bool> {
+        let file = files.open(&self.path)?;
+        let has = file.len()?;
+        let free = rustix::fs::statvfs(&self.path)?;
+        let free = free.f_bavail.saturating_mul(free.f_frsize);
+        if has < self.bytes && free < self.bytes + BESIDE_BYTES {
+            files.remove(&self.path)?;
+            return Ok(false);
+        }
+        file.allocate(self.bytes)?;
+        Ok(true)
+    }
+
+    /// Gives it away; false if there is none.
+    pub(super) fn give(&self, files: &dyn FileLayer) -> bool {
+        if !self.held.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        tracing::warn!(
+            "no room on the disk: the reserve of {} bytes is used, publishers are held back until there is",
+            self.bytes
+        );
+        files.remove(&self.path).is_ok()
+    }
+}
