@@ -513,8 +513,8 @@ mod tests {
         ),
         (
             "protocol.max_message_bytes",
-            &["0", "\"4GiB\"", "\"1000GiB\""],
-            "1 to 2147483648 bytes",
+            &["0", "\"513MiB\"", "\"1000GiB\""],
+            "1 to 536870912 bytes",
         ),
         ("protocol.max_unauthenticated_connections", &["-1"], ""),
         (
@@ -633,7 +633,7 @@ mod tests {
             "protocol.frame_max = 0",
             "protocol.frame_max = 4096",
             "protocol.max_unauthenticated_connections = 0",
-            "protocol.max_message_bytes = \"2GiB\"\nlimits.unfinished_bytes = \"2GiB\"",
+            "protocol.max_message_bytes = \"512MiB\"\nlimits.unfinished_bytes = \"2GiB\"",
             "memory.high_watermark_relative = 1.0",
             "memory.body_budget_bytes = 0",
             "storage.segment_bytes = \"2GiB\"",

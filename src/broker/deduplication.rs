@@ -28,7 +28,7 @@ use crate::sync::Mutex;
 /// Values in a window without `x-cache-size`.
 pub const DEDUPLICATION_SIZE_DEFAULT: usize = 128;
 
-/// No window holds more: an entry takes about 80 bytes of memory.
+/// No window holds more: an entry takes about 100 bytes of memory, and a definition in the store.
 pub const DEDUPLICATION_SIZE_MAX: usize = 100_000;
 
 /// The header, unless `x-deduplication-header` of the exchange or queue names another.

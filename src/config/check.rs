@@ -21,8 +21,8 @@ const WORKER_THREADS_MAX: usize = 1024;
 /// Sizes of a segment: its positions are 32 bits, and a message has to fit.
 const SEGMENT_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 31;
 
-/// Largest limit of bodies: a message is one frame of the log.
-const MESSAGE_BYTES: RangeInclusive<u64> = 1..=1 << 31;
+/// Largest limit of bodies: the session takes none that is larger, nor does RabbitMQ.
+const MESSAGE_BYTES: RangeInclusive<u64> = 1..=512 << 20;
 
 /// Buffers that a connection can work with.
 const BUFFER_BYTES: RangeInclusive<u64> = 4096..=1 << 40;

@@ -28,6 +28,16 @@ pub(super) fn memory_limit(config: &Config) -> u64 {
     })
 }
 
+/// The alarms that cannot be raised, as the system does not say what they are about.
+pub(super) fn no_alarms(resident: u64, limit: u64, free: u64) -> Vec<&'static str> {
+    let unknown = [
+        (resident == 0 || limit == u64::MAX, "memory"),
+        (free == u64::MAX, "disk"),
+    ];
+    let unknown = unknown.into_iter().filter(|(unknown, _)| *unknown);
+    unknown.map(|(_, what)| what).collect()
+}
+
 /// Bytes of memory that there are for this process: the machine's, or less if its control group may
 /// not have more. A container that takes its machine's memory for its own is killed before it raises an
 /// alarm.
@@ -125,5 +135,12 @@ mod tests {
         assert!(used > 0 && used < total);
         assert!(disk_free(Path::new("/")) > 0);
         assert_eq!(disk_free(Path::new("/no such folder")), u64::MAX);
+    }
+
+    #[test]
+    fn what_the_system_does_not_say_is_known() {
+        assert!(no_alarms(1, 2, 3).is_empty());
+        assert_eq!(no_alarms(0, 2, u64::MAX), ["memory", "disk"]);
+        assert_eq!(no_alarms(1, u64::MAX, 3), ["memory"]);
     }
 }

@@ -223,6 +223,15 @@ impl Server {
         let memory = broker.memory();
         memory.set_budget(config.memory.body_budget_bytes.0);
         memory.set_history_max(config.memory.history_bytes.0);
+        let (most, free) = (
+            machine::memory_limit(&config),
+            machine::disk_free(&config.data_dir()),
+        );
+        for what in machine::no_alarms(machine::resident_bytes(), most, free) {
+            tracing::warn!(
+                "the system does not say how much {what} there is: there is no alarm for it"
+            );
+        }
         if !config.load_definitions.is_empty() {
             load_definitions(&broker, &config)?;
         }

@@ -1,4 +1,4 @@
-//! Implementations of the core's ports on a disk, and in memory for tests. The only module that opens
+//! Implementations of the core's ports on a disk, and in memory for tests. The only module that writes
 //! files.
 //!
 //! ```text
