@@ -44,22 +44,28 @@ const INFORMATIVE: &[&str] = &[
     "default_queue_type",
 ];
 
-/// Loads a file and applies it. What was left out is reported; it is returned, too.
+/// Loads a file and applies it. What was left out is reported; it is returned, too. A broker without any
+/// vhost gets `default_vhost` where the file brings none, so that the rest of it has a place.
 ///
 /// # Errors
 /// The file cannot be read or is no JSON object. If it is `strict`: whatever is wrong with it.
-pub fn load(broker: &Broker, path: &Path, strict: Option<&Broker>) -> io::Result<Vec<String>> {
+pub fn load(
+    broker: &Broker,
+    path: &Path,
+    default_vhost: &str,
+    strict: Option<&Broker>,
+) -> io::Result<Vec<String>> {
     let told = |e: String| io::Error::other(format!("{}: {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| told(e.to_string()))?;
     let file: Object = serde_json::from_str(&text).map_err(|e| told(e.to_string()))?;
     if let Some(empty) = strict {
         // Nothing is applied of a file that would be applied in part.
-        let problems = apply(empty, &file);
+        let problems = apply(empty, &file, default_vhost);
         if !problems.is_empty() {
             return Err(told(problems.join("; ")));
         }
     }
-    let problems = apply(broker, &file);
+    let problems = apply(broker, &file, default_vhost);
     for problem in &problems {
         tracing::warn!("{}: {problem}", path.display());
     }
@@ -68,7 +74,7 @@ pub fn load(broker: &Broker, path: &Path, strict: Option<&Broker>) -> io::Result
 }
 
 /// Applies definitions; returns what was left out.
-fn apply(broker: &Broker, file: &Object) -> Vec<String> {
+fn apply(broker: &Broker, file: &Object, default_vhost: &str) -> Vec<String> {
     let of_one_vhost = file.get("original_vhost_name").and_then(Value::as_str);
     let mut loader = Loader {
         broker,
@@ -77,7 +83,7 @@ fn apply(broker: &Broker, file: &Object) -> Vec<String> {
         problems: Vec::new(),
         limits: BTreeMap::new(),
     };
-    loader.apply(file, of_one_vhost);
+    loader.apply(file, of_one_vhost, default_vhost);
     loader.problems
 }
 
@@ -92,7 +98,7 @@ struct Loader<'a> {
 type Done = Result<(), String>;
 
 impl Loader<'_> {
-    fn apply(&mut self, file: &Object, of_one_vhost: Option<&str>) {
+    fn apply(&mut self, file: &Object, of_one_vhost: Option<&str>, default_vhost: &str) {
         if let Some(name) = of_one_vhost {
             let mut vhost = Object::new();
             vhost.insert("name".into(), name.into());
@@ -102,6 +108,13 @@ impl Loader<'_> {
             self.entry("vhosts", &Value::Object(vhost), Self::vhost);
         }
         self.section(file, "vhosts", Self::vhost);
+        if self.broker.vhosts().is_empty()
+            && self.broker.bootstrap(Some(default_vhost), None).is_err()
+        {
+            self.problems.push(format!(
+                "vhost '{default_vhost}': the message log has failed"
+            ));
+        }
         self.section(file, "users", Self::user);
         self.section(file, "parameters", Self::parameter);
         self.take_limits_away(file, of_one_vhost);

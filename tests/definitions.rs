@@ -20,7 +20,7 @@ fn load_into(broker: &Broker, file: &Value) -> Vec<String> {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("definitions.json");
     std::fs::write(&path, file.to_string()).expect("written");
-    load(broker, &path, None).expect("not strict")
+    load(broker, &path, "/", None).expect("not strict")
 }
 
 /// What is left out of a file with a vhost, a user, and this entry.
@@ -395,13 +395,16 @@ fn nothing_is_applied_of_a_strict_file_with_a_fault() {
     let write = |text: String| std::fs::write(&path, text).expect("written");
     let broker = empty();
     write(json!({"vhosts": [{"name": "a"}], "queues": [{"name": "", "vhost": "a"}]}).to_string());
-    let why = load(&broker, &path, Some(&empty())).expect_err("strict");
+    let why = load(&broker, &path, "/", Some(&empty())).expect_err("strict");
     assert!(why.to_string().contains("it has no name"));
     assert!(broker.vhost("a").is_none());
-    assert_eq!(load(&broker, &path, None).expect("not strict").len(), 1);
+    assert_eq!(
+        load(&broker, &path, "/", None).expect("not strict").len(),
+        1
+    );
     assert!(broker.vhost("a").is_some());
     write("[]".into());
-    assert!(load(&broker, &path, None).is_err());
+    assert!(load(&broker, &path, "/", None).is_err());
 }
 
 fn at(name: &str) -> std::path::PathBuf {
@@ -412,7 +415,7 @@ fn at(name: &str) -> std::path::PathBuf {
 #[test]
 fn exports_of_rabbitmq_are_loaded_and_what_is_left_out_is_told() {
     let broker = empty();
-    let left_out = |name| load(&broker, &at(name), None).expect("not strict");
+    let left_out = |name| load(&broker, &at(name), "/", None).expect("not strict");
     let problems = left_out("tests/exports/broker.json");
     let expected = [
         "exchanges: name 'amq.rabbitmq.log', vhost '/' was left out: its name is reserved for the broker",
@@ -447,7 +450,7 @@ fn exports_of_rabbitmq_are_loaded_and_what_is_left_out_is_told() {
 fn the_example_does() {
     let broker = empty();
     let path = at("config/definitions.json");
-    let problems = load(&broker, &path, Some(&empty())).expect("strict");
+    let problems = load(&broker, &path, "/", Some(&empty())).expect("strict");
     assert_eq!(problems, Vec::<String>::new());
     let shop = broker.vhost("shop").expect("made");
     let events = shop.exchange("events").expect("made");

@@ -612,7 +612,8 @@ fn enters_nowhere(broker: &Broker, user: &User) -> bool {
 fn load_definitions(broker: &Broker, config: &Config) -> io::Result<()> {
     let empty = Broker::new(MemoryLog::new(), &[]).0;
     let strict = config.strict_definitions.then_some(&empty);
-    definitions_file::load(broker, config.load_definitions.as_ref(), strict).map(drop)
+    let path = config.load_definitions.as_ref();
+    definitions_file::load(broker, path, &config.defaults.vhost, strict).map(drop)
 }
 
 /// An empty broker gets its first vhost and user. Where a definitions file made users, or vhosts, there
