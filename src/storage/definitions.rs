@@ -1,30 +1,40 @@
-//! Definitions in sled: what the definition changes in the log add up to.
+//! Definitions: what the definition changes in the log add up to, twice.
 //!
-//! Changes become durable in the log, with the same fdatasync as messages and in one order with them;
-//! sled is where they are checkpointed, so that the log's segments may go. It keeps the log position
-//! up to which it was brought, with the last of the changes: replay, which puts and removes, is exact.
+//! Changes become durable in the log, with the same fdatasync as messages and in one order with them.
+//! They are checkpointed, so that the log's segments may go: first in a journal, whose every record has a
+//! checksum, then in sled. Both keep the log position up to which they were brought, with the last of the
+//! changes: replay, which puts and removes, is exact. Either is made anew of the other: sled after any error,
+//! as it keeps its first one for ever, without a restart.
+
+mod journal;
+mod tree;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use self::journal::{Found, Journal};
+use self::tree::{Opening, Tree};
+use super::files::FileLayer;
 use crate::broker::ports::{Definition, DefinitionChange, DefinitionKind, Lsn};
 
-/// sled's page cache: its default of 1 GiB is for other uses.
-const CACHE_BYTES: u64 = 16 << 20;
+/// With a journal that cannot be read, too, sled's folder is tried so often: whoever stopped the broker in the
+/// middle of a start did not damage it.
+const OPENINGS_MAX: u32 = 3;
 
-/// Changes that sled gets at once. Of larger batches it keeps memory for ever, some 1 KB a change: five times
-/// 100,000 values of 80 bytes under the same keys are 973 MiB in one batch each, 96 MiB in these.
-const BATCH: usize = 512;
-
-/// Key of what the store knows about itself; kinds are counted from one, so it is nobody's.
-const STATE_KEY: [u8; 1] = [0];
+const UNPOISONED: &str = "a panic aborts the process";
 
 /// The store.
 pub(super) struct DefinitionStore {
-    db: sled::Db,
     path: PathBuf,
+    copies: Mutex<Copies>,
+}
+
+struct Copies {
+    journal: Journal,
+    /// None: it is to be made anew.
+    tree: Option<Tree>,
 }
 
 /// What the store held when it was opened.
@@ -38,74 +48,204 @@ pub(super) struct Stored {
     pub(super) next_id: u64,
 }
 
-fn io_error(e: sled::Error) -> io::Error {
-    match e {
-        sled::Error::Io(e) => e,
-        other => io::Error::other(other.to_string()),
-    }
+/// Whether this says nothing of the files: somebody else has them, or the process has run out of something.
+fn is_of_the_process(e: &io::Error) -> bool {
+    super::log::is_of_the_process(e) || e.to_string().contains("could not acquire lock")
 }
 
+/// What to do when nothing has the definitions.
+const WAY_OUT: &str = "restore both from a copy of the data folder; to start without any definition, and \
+     with that without the messages, remove both";
+
 impl DefinitionStore {
-    pub(super) fn open(path: &Path) -> io::Result<(DefinitionStore, Stored)> {
-        let config = sled::Config::default()
-            .path(path)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None);
-        let db = config.open().map_err(io_error)?;
-        let mut stored = Stored::default();
-        for item in db.iter() {
-            let (key, value) = item.map_err(io_error)?;
-            match key.split_first() {
-                Some((0, [])) if value.len() == 16 => {
-                    let number =
-                        |at: usize| value[at..at + 8].try_into().map_or(0, u64::from_be_bytes);
-                    (stored.applied, stored.next_id) = (Lsn(number(0)), number(8));
-                }
-                Some((kind, key)) => {
-                    let name = (DefinitionKind::of(*kind), key.to_vec());
-                    stored.definitions.insert(name, value.to_vec());
-                }
-                None => {}
+    /// Opens the store in a data folder.
+    ///
+    /// # Errors
+    /// Neither copy can be read, or the process has run out of something. Damage of one is none: it is
+    /// reported, and made good.
+    pub(super) fn open(
+        files: Arc<dyn FileLayer>,
+        dir: &Path,
+    ) -> io::Result<(DefinitionStore, Stored)> {
+        let journal_path = dir.join("definitions.journal");
+        let path = dir.join("definitions");
+        let (journal, found) = match Journal::open(files.clone(), &journal_path) {
+            Ok(opened) => opened,
+            Err(e) if is_of_the_process(&e) => return Err(e),
+            Err(e) => {
+                tracing::error!("{}: {e}", journal_path.display());
+                let damaged = Found {
+                    stored: Stored::default(),
+                    damaged: true,
+                };
+                (Journal::new(files, &journal_path), Some(damaged))
             }
-        }
-        Ok((
-            DefinitionStore {
-                db,
-                path: path.to_path_buf(),
-            },
-            stored,
-        ))
+        };
+        let (opening, unfinished) = Opening::begin(&path);
+        let opened = match found {
+            Some(found) if !found.damaged => {
+                Copies::with_journal(journal, found.stored, &path, unfinished)
+            }
+            damaged => Copies::of_tree(journal, damaged, &path, unfinished),
+        };
+        opening.end();
+        let (copies, stored) = opened?;
+        let copies = Mutex::new(copies);
+        Ok((DefinitionStore { path, copies }, stored))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Copies> {
+        self.copies.lock().expect(UNPOISONED)
     }
 
     /// Applies changes, notes that everything up to `applied` is in, and makes it durable.
+    ///
+    /// # Errors
+    /// It is not durable, and may be tried again.
     pub(super) fn checkpoint(
         &self,
         changes: &[DefinitionChange],
         applied: Lsn,
         next_id: u64,
     ) -> io::Result<()> {
-        let mut batch = sled::Batch::default();
-        for (n, change) in changes.iter().enumerate() {
-            if n > 0 && n % BATCH == 0 {
-                // A crash in between is none: all is applied again, in its order, from the old position on.
-                self.db
-                    .apply_batch(std::mem::take(&mut batch))
-                    .map_err(io_error)?;
+        let copies = &mut *self.lock();
+        if copies.journal.is_empty() {
+            // What is in sled is what was in the journal.
+            let tree = copies.tree.as_ref();
+            let tree = tree.ok_or_else(|| io::Error::other("neither copy can be read"))?;
+            copies.journal.replace(&tree.read()?)?;
+        }
+        let written = copies.journal.append(changes, applied, next_id);
+        if let Err(e) = written {
+            if e.kind() == io::ErrorKind::InvalidData {
+                copies.journal.give_up();
             }
-            let key = [&[change.kind.number()], change.key.as_slice()].concat();
-            match &change.value {
-                Some(value) => batch.insert(key, value.as_slice()),
-                None => batch.remove(key),
+            return Err(e);
+        }
+        // It is durable. What becomes of sled is for `mend`.
+        if let Some(tree) = &copies.tree
+            && let Err(e) = tree.write(changes, applied, next_id)
+        {
+            tracing::warn!("{}: {e}; it will be made anew", self.path.display());
+            copies.tree = None;
+        }
+        Ok(())
+    }
+
+    /// Makes one copy anew of the other, if it was given up.
+    ///
+    /// # Errors
+    /// It cannot be; it may be tried again.
+    pub(super) fn mend(&self) -> io::Result<()> {
+        let copies = &mut *self.lock();
+        match &copies.tree {
+            Some(tree) if copies.journal.is_empty() => copies.journal.replace(&tree.read()?),
+            Some(_) => Ok(()),
+            None => {
+                let all = copies.journal.read()?;
+                copies.tree = Some(Tree::make_anew(&self.path, &all)?);
+                tracing::info!("{}: made anew of the journal", self.path.display());
+                Ok(())
             }
         }
-        batch.insert(
-            &STATE_KEY,
-            [applied.0.to_be_bytes(), next_id.to_be_bytes()].concat(),
-        );
-        self.db.apply_batch(batch).map_err(io_error)?;
-        self.db.flush().map_err(io_error)?;
-        // sled 0.34 ends a flush with sync_file_range, which leaves the drive's cache alone.
-        File::open(self.path.join("db"))?.sync_data()
+    }
+}
+
+impl Copies {
+    /// With a journal that is as it was written, but perhaps for the end.
+    fn with_journal(
+        mut journal: Journal,
+        stored: Stored,
+        path: &Path,
+        unfinished: u32,
+    ) -> io::Result<(Copies, Stored)> {
+        let shown = path.display();
+        let opened = match unfinished {
+            0 => Tree::open(path).and_then(|tree| Ok((tree.position()?.0, tree))),
+            _ => Err(io::Error::other("the last start ended while it was opened")),
+        };
+        let compared = opened.and_then(|(applied, tree)| {
+            // Further on than what is written first: that has lost its end.
+            let newer = (applied > stored.applied).then(|| tree.read());
+            let changes = match newer {
+                Some(_) => Vec::new(),
+                None => tree.differences(&stored)?,
+            };
+            Ok((applied, tree, newer.transpose()?, changes))
+        });
+        let (applied, tree, newer, changes) = match compared {
+            Ok(compared) => compared,
+            Err(e) if is_of_the_process(&e) => return Err(e),
+            Err(e) => {
+                match tree::set_aside(path) {
+                    Ok(aside) => tracing::error!(
+                        "{shown}: {e}; set aside as {}, and made anew of the journal: nothing is lost, it may be \
+                         removed",
+                        aside.display()
+                    ),
+                    Err(why) => tracing::error!("{shown}: {e}; it cannot be set aside: {why}"),
+                }
+                let tree = None;
+                return Ok((Copies { journal, tree }, stored));
+            }
+        };
+        if let Some(newer) = newer {
+            tracing::error!("{shown}.journal has lost its end; it is made anew of {shown}");
+            journal.give_up();
+            let tree = Some(tree);
+            return Ok((Copies { journal, tree }, newer));
+        }
+        if applied == stored.applied && changes.is_empty() {
+            let tree = Some(tree);
+            return Ok((Copies { journal, tree }, stored));
+        }
+        if applied == stored.applied {
+            tracing::error!(
+                "{shown}: damaged: {} definitions are not as they were written; they are taken from the journal",
+                changes.len()
+            );
+        }
+        let written = tree.write(&changes, stored.applied, stored.next_id);
+        if let Err(e) = &written {
+            tracing::warn!("{shown}: {e}; it will be made anew");
+        }
+        let tree = written.is_ok().then_some(tree);
+        Ok((Copies { journal, tree }, stored))
+    }
+
+    /// Without a journal, or with a damaged one.
+    fn of_tree(
+        mut journal: Journal,
+        damaged: Option<Found>,
+        path: &Path,
+        unfinished: u32,
+    ) -> io::Result<(Copies, Stored)> {
+        journal.give_up();
+        let shown = path.display();
+        let neither = |why: &str| {
+            let what = format!(
+                "the definitions can be read neither from {shown}.journal nor from {shown} ({why}); {WAY_OUT}"
+            );
+            io::Error::other(what)
+        };
+        if unfinished >= OPENINGS_MAX {
+            return Err(neither("the last starts ended while it was opened"));
+        }
+        let opened = Tree::open(path).and_then(|tree| Ok((tree.read()?, tree)));
+        let (stored, tree) = opened.map_err(|e| match is_of_the_process(&e) {
+            true => e,
+            false => neither(&e.to_string()),
+        })?;
+        if let Some(damaged) = damaged {
+            if stored.applied <= damaged.stored.applied {
+                return Err(neither("it is older"));
+            }
+            tracing::error!(
+                "{shown}.journal is damaged; it is made anew of {shown}: nothing is lost"
+            );
+        }
+        let tree = Some(tree);
+        Ok((Copies { journal, tree }, stored))
     }
 }
 

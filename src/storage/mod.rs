@@ -5,7 +5,8 @@
 //! <data-dir>/
 //!   version        format of the folder
 //!   lock           locked while a broker runs
-//!   definitions/   sled: what the log's definition changes add up to
+//!   definitions.journal  what the log's definition changes add up to
+//!   definitions/   the same in sled
 //!   log/           segments of the message log
 //! ```
 

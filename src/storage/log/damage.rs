@@ -88,7 +88,7 @@ pub(super) fn number_of(path: &Path) -> Option<u32> {
 }
 
 /// Whether this says nothing of the file: the process, or the machine, has run out of something.
-pub(super) fn is_of_the_process(e: &io::Error) -> bool {
+pub(in crate::storage) fn is_of_the_process(e: &io::Error) -> bool {
     let errno = e.raw_os_error().map(Errno::from_raw_os_error);
     matches!(
         errno,

@@ -33,6 +33,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub(super) use self::damage::is_of_the_process;
 pub use self::damage::{Damage, Hole};
 use self::format::Part;
 use self::pending::{Pending, Unstored};
@@ -318,7 +319,7 @@ impl SegmentedLog {
                 options.dir.display()
             );
         }
-        let (store, stored) = DefinitionStore::open(&options.dir.join("definitions"))?;
+        let (store, stored) = DefinitionStore::open(files.clone(), &options.dir)?;
         let found = recovery::run(&options, files.as_ref(), stored)?;
         // Nothing is ever appended to a segment of an earlier run.
         let segment = found.last_segment + 1;

@@ -1,4 +1,4 @@
-//! Giving disk space back, and checkpointing definitions: four jobs that do not depend on each other.
+//! Giving disk space back, and checkpointing definitions: five jobs that do not depend on each other.
 //!
 //! A segment goes when no copy in it is live. Settles in it may name messages of older segments
 //! that stay: before it goes, those segments' own notes of what is done with (`.settled` files) are
@@ -70,6 +70,7 @@ impl Reclaim {
         if unstored {
             self.job(log, Job::Checkpoint, |_| checkpoint(log));
         }
+        self.job(log, Job::Definitions, |_| log.store.mend());
         self.job(log, Job::Removal, |_| remove_dead(log));
         note_indexes(log);
         // What gives room back needs some, too.

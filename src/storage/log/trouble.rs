@@ -11,6 +11,8 @@ use super::UNPOISONED;
 pub enum Job {
     /// Brings the definitions' store up to date.
     Checkpoint,
+    /// Makes the second copy of the definitions anew.
+    Definitions,
     /// Removes segments without a live message.
     Removal,
     /// Rewrites segments with few.
@@ -23,8 +25,9 @@ pub enum Job {
 
 impl Job {
     /// All of them.
-    pub const ALL: [Job; 5] = [
+    pub const ALL: [Job; 6] = [
         Job::Checkpoint,
+        Job::Definitions,
         Job::Removal,
         Job::Compaction,
         Job::Index,
@@ -35,6 +38,7 @@ impl Job {
     pub fn name(self) -> &'static str {
         match self {
             Job::Checkpoint => "checkpoint",
+            Job::Definitions => "definitions",
             Job::Removal => "removal",
             Job::Compaction => "compaction",
             Job::Index => "index",

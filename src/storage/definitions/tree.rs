@@ -1,0 +1,229 @@
+//! The definitions in sled.
+//!
+//! sled 0.34 keeps the first error of its disk for as long as it is open, and a damaged folder can make it
+//! panic when it is opened. So it is given up after any error and made anew, and a file stands
+//! beside the folder while it is opened: what is found there at a start says that the last opening never ended.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+
+use super::Stored;
+use crate::broker::ports::{DefinitionChange, DefinitionKind, Lsn};
+
+/// sled's page cache: its default of 1 GiB is for other uses.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// Changes that sled gets at once. Of larger batches it keeps memory for ever, some 1 KB a change: five times
+/// 100,000 values of 80 bytes under the same keys are 973 MiB in one batch each, 96 MiB in these.
+const BATCH: usize = 512;
+
+/// Key of what the store knows about itself; kinds are counted from one, so it is nobody's.
+const STATE_KEY: [u8; 1] = [0];
+
+/// sled gives its files back on threads of its own, a moment after it was dropped.
+const RELEASED_WITHIN: Duration = Duration::from_secs(5);
+const LOOKED_AT_EVERY: Duration = Duration::from_millis(5);
+
+/// Free bytes of the disk below which sled is not made anew, beside twice what goes into it.
+const ROOM_BYTES: u64 = 16 << 20;
+
+/// See the module.
+pub(super) struct Tree {
+    db: sled::Db,
+    path: PathBuf,
+}
+
+fn io_error(e: sled::Error) -> io::Error {
+    match e {
+        sled::Error::Io(e) => e,
+        other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+    }
+}
+
+fn state(applied: Lsn, next_id: u64) -> Vec<u8> {
+    [applied.0.to_be_bytes(), next_id.to_be_bytes()].concat()
+}
+
+fn key(kind: DefinitionKind, key: &[u8]) -> Vec<u8> {
+    [&[kind.number()], key].concat()
+}
+
+/// Counts how often the folder was opened since an opening ended.
+pub(super) struct Opening(PathBuf);
+
+impl Opening {
+    /// Notes that the folder at `path` is being opened; returns how many openings before it did not end.
+    pub(super) fn begin(path: &Path) -> (Opening, u32) {
+        let marker = path.with_extension("opening");
+        let before = fs::read_to_string(&marker).ok();
+        // One that was not written to its end is one.
+        let before = before.map_or(0, |n| n.trim().parse().unwrap_or(1));
+        // On a disk that is full there is no guard, and no reason to give the folder up.
+        let _ = fs::write(&marker, (before + 1).to_string());
+        (Opening(marker), before)
+    }
+
+    pub(super) fn end(self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Tree {
+    pub(super) fn open(path: &Path) -> io::Result<Tree> {
+        let config = sled::Config::default()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None);
+        Ok(Tree {
+            db: config.open().map_err(io_error)?,
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// The position it was brought to, and the first message id that was not given out by then.
+    pub(super) fn position(&self) -> io::Result<(Lsn, u64)> {
+        let Some(value) = self.db.get(STATE_KEY).map_err(io_error)? else {
+            return Ok((Lsn::default(), 0));
+        };
+        let number = |at: usize| {
+            let bytes = value.get(at..at + 8).and_then(|b| b.first_chunk());
+            bytes.map_or(0, |b| u64::from_be_bytes(*b))
+        };
+        Ok((Lsn(number(0)), number(8)))
+    }
+
+    fn each(&self, mut each: impl FnMut(DefinitionKind, &[u8], &[u8])) -> io::Result<()> {
+        for item in self.db.iter() {
+            let (key, value) = item.map_err(io_error)?;
+            match key.split_first() {
+                Some((0, [])) | None => {}
+                Some((kind, key)) => each(DefinitionKind::of(*kind), key, &value),
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that is in it.
+    pub(super) fn read(&self) -> io::Result<Stored> {
+        let (applied, next_id) = self.position()?;
+        let mut stored = Stored {
+            applied,
+            next_id,
+            ..Stored::default()
+        };
+        self.each(|kind, key, value| {
+            let name = (kind, key.to_vec());
+            stored.definitions.insert(name, value.to_vec());
+        })?;
+        Ok(stored)
+    }
+
+    /// What has to change in it until it is this.
+    pub(super) fn differences(&self, wanted: &Stored) -> io::Result<Vec<DefinitionChange>> {
+        let mut changes = Vec::new();
+        let mut same = std::collections::BTreeSet::new();
+        self.each(|kind, key, value| {
+            let name = (kind, key.to_vec());
+            match wanted.definitions.get_key_value(&name) {
+                Some((known, wanted)) if wanted == value => drop(same.insert(known)),
+                Some(_) => {}
+                None => changes.push(DefinitionChange {
+                    kind,
+                    key: name.1,
+                    value: None,
+                }),
+            }
+        })?;
+        let others = wanted.definitions.iter();
+        let others = others.filter(|(name, _)| !same.contains(name));
+        changes.extend(others.map(|((kind, key), value)| DefinitionChange {
+            kind: *kind,
+            key: key.clone(),
+            value: Some(value.clone()),
+        }));
+        Ok(changes)
+    }
+
+    /// Applies changes, notes that everything up to `applied` is in, and makes it durable.
+    pub(super) fn write(
+        &self,
+        changes: &[DefinitionChange],
+        applied: Lsn,
+        next_id: u64,
+    ) -> io::Result<()> {
+        let mut batch = sled::Batch::default();
+        for (n, change) in changes.iter().enumerate() {
+            if n > 0 && n % BATCH == 0 {
+                // A crash in between is none: the start compares it with the journal.
+                self.db
+                    .apply_batch(std::mem::take(&mut batch))
+                    .map_err(io_error)?;
+            }
+            let key = key(change.kind, &change.key);
+            match &change.value {
+                Some(value) => batch.insert(key, value.as_slice()),
+                None => batch.remove(key),
+            }
+        }
+        batch.insert(&STATE_KEY, state(applied, next_id));
+        self.db.apply_batch(batch).map_err(io_error)?;
+        self.db.flush().map_err(io_error)?;
+        // sled 0.34 ends a flush with sync_file_range, which leaves the drive's cache alone.
+        File::open(self.path.join("db"))?.sync_data()
+    }
+
+    /// A new one of all this, in place of what is at `path`, which nobody has open any more.
+    pub(super) fn make_anew(path: &Path, all: &Stored) -> io::Result<Tree> {
+        released(path)?;
+        let sizes = all.definitions.iter();
+        let bytes: usize = sizes.map(|((_, key), value)| key.len() + value.len()).sum();
+        let stat = rustix::fs::statvfs(path.parent().unwrap_or(path))?;
+        if stat.f_bavail.saturating_mul(stat.f_frsize) < ROOM_BYTES + 2 * bytes as u64 {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        match fs::remove_dir_all(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let tree = Tree::open(path)?;
+        let changes = tree.differences(all)?;
+        tree.write(&changes, all.applied, all.next_id)?;
+        if let Some(dir) = path.parent() {
+            File::open(dir)?.sync_all()?;
+        }
+        File::open(path)?.sync_all()?;
+        Ok(tree)
+    }
+}
+
+/// Waits until a sled that was dropped is gone.
+fn released(path: &Path) -> io::Result<()> {
+    let file = match File::open(path.join("db")) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    let until = Instant::now() + RELEASED_WITHIN;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(e) if Instant::now() >= until => return Err(e.into()),
+            Err(_) => std::thread::park_timeout(LOOKED_AT_EVERY),
+        }
+    }
+}
+
+/// Puts a damaged folder aside; returns where.
+pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    for n in 1..=u32::MAX {
+        let aside = path.with_extension(format!("damaged-{n}"));
+        if !aside.exists() {
+            fs::rename(path, &aside)?;
+            return Ok(aside);
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
