@@ -19,6 +19,8 @@ pub enum Detour {
     Delay(Arc<Exchange>, u64),
     /// A consumer of direct replies gets it.
     Reply(Arc<ReplyTarget>),
+    /// The consumer of direct replies that had this address is gone: nobody gets it, and nobody is told.
+    NoReply,
 }
 
 /// Where a message goes.
@@ -35,10 +37,10 @@ pub struct Found {
 }
 
 impl Found {
-    /// Whether nobody takes it: no queue, no consumer of direct replies, no exchange that keeps it for
+    /// Whether nobody takes it: no queue, no address of direct replies, no exchange that keeps it for
     /// later; a duplicate was taken before.
     pub fn is_unroutable(&self) -> bool {
-        let takes = |d: &Detour| matches!(d, Detour::Delay(..) | Detour::Reply(_));
+        let takes = |d: &Detour| !matches!(d, Detour::Remember(_));
         self.queues.is_empty() && !self.duplicate && !self.detours.iter().any(takes)
     }
 
@@ -94,6 +96,7 @@ pub fn follow(batch: &mut Batch, detours: &[Detour], message: &Message, now: u64
         match detour {
             Detour::Remember(exchange) => exchange.remember(message),
             Detour::Reply(target) => target.send(message, &mut batch.fx),
+            Detour::NoReply => {}
             Detour::Delay(exchange, delay) => {
                 let Some(waiting) = exchange.waiting() else {
                     continue;

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, RwLock};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::effects::Effects;
 use super::message::Message;
 use super::outlet::{ConsumerKey, Delivery, NO_SLOT, Outlet};
@@ -15,6 +18,18 @@ use super::queue::Entry;
 pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 const UNPOISONED: &str = "a panic aborts the process";
+
+/// Whether a name has the parts of an address of a consumer of direct replies, if one that is gone: the base64
+/// of a process identifier in Erlang's external term format, a point, and anything. What is sent there is
+/// routed, and dropped, as in RabbitMQ.
+pub fn is_address(name: &str) -> bool {
+    let parts = name
+        .strip_prefix(REPLY_TO)
+        .and_then(|n| n.strip_prefix('.'));
+    let pid = parts.and_then(|parts| parts.split_once('.'));
+    let pid = pid.and_then(|(pid, _)| STANDARD.decode(pid).ok());
+    pid.is_some_and(|pid| pid.starts_with(&[131, 88]) || pid.starts_with(&[131, 103]))
+}
 
 /// Where answers to a direct reply-to consumer go.
 pub struct ReplyTarget {

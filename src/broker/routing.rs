@@ -13,7 +13,7 @@ use super::detour::{Detour, Found};
 use super::exchange::{Destination, Exchange, ExchangeType, delay_of};
 use super::memory::{Charge, Memory, Use};
 use super::queue::Queue;
-use super::replies::REPLY_TO;
+use super::replies::{REPLY_TO, is_address};
 use super::vhost::Vhost;
 use crate::protocol::properties::PropertiesRef;
 
@@ -327,6 +327,9 @@ impl Finder {
     /// A key is the name of a consumer of direct replies.
     fn reply_to(&mut self, vhost: &Vhost, key: &str) {
         let Some(target) = vhost.reply_target(key) else {
+            if is_address(key) {
+                self.found.detours.push(Detour::NoReply);
+            }
             return;
         };
         let same = |d: &Detour| matches!(d, Detour::Reply(t) if Arc::ptr_eq(t, &target));
