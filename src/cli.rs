@@ -78,9 +78,15 @@ pub enum Command {
 /// Options of `leveret perf`, named as those of `lavinmqperf` and PerfTest where they have them.
 #[derive(Args, Clone, Debug)]
 pub struct Perf {
-    /// The broker
+    /// The broker, as amqp:// or amqps://
     #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2F")]
     pub uri: String,
+    /// For amqps://: certificates (PEM) of the authorities that are believed; without it: the system's
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub cacert: Option<PathBuf>,
+    /// For amqps://: believe any certificate
+    #[arg(long)]
+    pub insecure: bool,
     /// Producers, each with a connection
     #[arg(short = 'x', long, default_value_t = 1, value_parser = workers)]
     pub producers: usize,

@@ -116,3 +116,63 @@ fn numbers_beyond_all_reason_are_refused() {
         assert_eq!(output.status.code(), Some(2), "{said}");
     }
 }
+
+#[test]
+fn it_speaks_tls_and_looks_at_the_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let pair = |name: &str| rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    let (ours, other) = (pair("localhost"), pair("localhost"));
+    let cert = file("cert.pem", &ours.cert.pem());
+    let key = file("key.pem", &ours.signing_key.serialize_pem());
+    let other = file("other.pem", &other.cert.pem());
+    let broker = Broker::start_with(
+        &dir.path().join("data"),
+        &["--amqps", "127.0.0.1:0"],
+        &[
+            ("LEVERET_LISTENERS_PROMETHEUS", ""),
+            ("LEVERET_TLS_CERT", &cert),
+            ("LEVERET_TLS_KEY", &key),
+        ],
+    );
+    let port = broker.listens("amqps").port();
+    let load = |host: &str, more: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
+        let uri = format!("amqps://guest:guest@{host}:{port}/%2F");
+        // Frames of many records, both ways at once, and confirms.
+        let load = format!("-C 300 -s 200000 -c 50 -f -a 10 {more}");
+        command.args(["perf", "--json", "-q", "--uri", &uri]);
+        let output = command.args(load.split(' ')).env_clear().output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.success() {
+            true => Ok(report(&output.stdout)),
+            false => Err(said),
+        }
+    };
+    for good in [format!("--cacert {cert}"), "--insecure".to_owned()] {
+        let report = load("localhost", &good).unwrap();
+        let counts = ["published", "consumed", "confirmed"].map(|n| &report[n]);
+        assert_eq!(counts, [300, 300, 300], "{report}");
+    }
+    let refused = |host: &str, more: &str, why: &str| {
+        let said = load(host, more).unwrap_err();
+        assert!(said.contains(why), "{said}");
+    };
+    let ours = format!("--cacert {cert}");
+    refused("127.0.0.1", &ours, "not valid for name");
+    refused(
+        "localhost",
+        &format!("--cacert {other}"),
+        "invalid peer certificate",
+    );
+    refused(
+        "localhost",
+        &format!("--cacert {key}"),
+        "no certificate of an authority",
+    );
+    assert!(load("127.0.0.1", "--insecure").is_ok());
+}

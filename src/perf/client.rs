@@ -1,11 +1,13 @@
 //! A blocking AMQP client: as much as measuring takes.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use rustls::ClientConfig;
 
+use super::socket::{Socket, Trust, tls};
 use crate::protocol::field_table::{FieldTable, TableRef};
 use crate::protocol::frame::{self, FrameKind, FrameRef, PROTOCOL_HEADER, Parsed};
 use crate::protocol::methods::{Method, channel, connection};
@@ -17,25 +19,32 @@ const READ_BYTES: usize = 128 * 1024;
 /// How long a broker may take to answer a method.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An address as `amqp://user:password@host:port/vhost`.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// An address as `amqp://user:password@host:port/vhost`, or `amqps://`.
+#[derive(Clone, Debug)]
 pub struct Address {
     /// `host:port`
     pub host: String,
     user: String,
     password: String,
     vhost: String,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Address {
-    /// Takes an address apart. What is missing is `guest`, 5672 and `/`; `%2F` is decoded.
+    /// Takes an address apart. What is missing is `guest`, 5672 (5671 with TLS) and `/`; `%2F` is decoded.
     ///
     /// # Errors
-    /// A scheme other than `amqp`, or an escape that is none.
-    pub fn parse(uri: &str) -> Result<Address, String> {
-        let rest = uri
-            .strip_prefix("amqp://")
-            .ok_or_else(|| format!("'{uri}' does not begin with amqp://"))?;
+    /// A scheme other than `amqp` and `amqps`, an escape that is none, or see [`tls`].
+    pub fn parse(uri: &str, trust: &Trust) -> Result<Address, String> {
+        let scheme = uri.split_once("://");
+        let (rest, tls, port) = match scheme {
+            Some(("amqp", rest)) => (rest, None, 5672),
+            Some(("amqps", rest)) => {
+                let tls = tls(trust).map_err(|e| e.to_string())?;
+                (rest, Some(tls), 5671)
+            }
+            _ => return Err(format!("'{uri}' does not begin with amqp:// or amqps://")),
+        };
         let (place, vhost) = rest
             .split_once('/')
             .map_or((rest, None), |(p, v)| (p, Some(v)));
@@ -51,11 +60,12 @@ impl Address {
             host: if has_port {
                 host.to_string()
             } else {
-                format!("{host}:5672")
+                format!("{host}:{port}")
             },
             user: unescape(user)?,
             password: unescape(password)?,
             vhost: unescape(vhost.filter(|v| !v.is_empty()).unwrap_or("/"))?,
+            tls,
         })
     }
 }
@@ -78,7 +88,7 @@ fn unescape(text: &str) -> Result<String, String> {
 
 /// A connection with channel 1 open.
 pub struct Client {
-    socket: TcpStream,
+    socket: Socket,
     input: BytesMut,
     /// Frames to write with [`Self::flush`].
     pub output: BytesMut,
@@ -92,8 +102,7 @@ impl Client {
     /// # Errors
     /// The socket's, or what the broker says against it.
     pub fn connect(address: &Address) -> io::Result<Client> {
-        let socket = TcpStream::connect(&address.host)?;
-        socket.set_nodelay(true)?;
+        let socket = Socket::connect(&address.host, address.tls.as_ref())?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let mut client = Client {
             socket,
@@ -253,8 +262,7 @@ impl Client {
 
     /// Ends what another thread reads or writes.
     pub fn hang_up(&self) {
-        // It may have ended already.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        self.socket.hang_up();
     }
 }
 
@@ -280,13 +288,18 @@ mod tests {
 
     #[test]
     fn addresses_are_taken_apart() {
-        let parts =
-            |uri| Address::parse(uri).map(|a| [a.host, a.user, a.password, a.vhost].join(" "));
+        let parse = |uri| Address::parse(uri, &Trust::Anybody);
+        let parts = |uri| parse(uri).map(|a| [a.host, a.user, a.password, a.vhost].join(" "));
         let same = |uri, expected: &str| assert_eq!(parts(uri).as_deref(), Ok(expected));
         same("amqp://localhost", "localhost:5672 guest guest /");
         same("amqp://u:p%40ss@h:1/%2F", "h:1 u p@ss /");
         same("amqp://u:p@[::1]/v?heartbeat=5", "[::1]:5672 u p v");
         same("amqp://u@[::1]:7/", "[::1]:7 u  /");
-        assert!(parts("amqps://h").is_err() && parts("amqp://h/%2").is_err());
+        same("amqps://h", "h:5671 guest guest /");
+        let has_tls = |uri| parse(uri).is_ok_and(|a| a.tls.is_some());
+        assert!(has_tls("amqps://h:5672") && !has_tls("amqp://h:5671"));
+        for wrong in ["amqp://h/%2", "http://h", "h"] {
+            assert!(parts(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod client;
 mod load;
 mod signals;
+mod socket;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use self::client::{Address, Client};
 use self::load::{Shared, Window};
+use self::socket::Trust;
 use crate::cli::Perf;
 use crate::protocol::field_table::{FieldTable, TableRef};
 use crate::protocol::methods::{Method, queue};
@@ -104,7 +106,12 @@ struct Crew {
 /// # Errors
 /// No connection, or what the broker says against it.
 pub fn run(options: &Perf) -> io::Result<()> {
-    let address = Address::parse(&options.uri).map_err(io::Error::other)?;
+    let trust = match &options.cacert {
+        _ if options.insecure => Trust::Anybody,
+        Some(file) => Trust::Authorities(file.clone()),
+        None => Trust::System,
+    };
+    let address = Address::parse(&options.uri, &trust).map_err(io::Error::other)?;
     let shared = Arc::new(Shared::new());
     signals::heed(&shared)?;
     let mut made = Vec::new();
