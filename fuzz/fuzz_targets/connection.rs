@@ -1,4 +1,5 @@
-//! A connection of a peer that says anything: no panic, and no answer that is larger than it may be.
+//! A connection of a peer that says anything: no panic, no answer that is larger than it may be, and no more
+//! memory than there is a reason for.
 //!
 //! The first byte chooses whether the handshake is done for it; the rest is what it sends, in pieces,
 //! with time passing between them.
@@ -16,10 +17,23 @@ use libfuzzer_sys::fuzz_target;
 
 use self::inbox::Inbox;
 
+/// What a broker and a connection take that were told nothing, with the buffers and the routes that a
+/// connection may have, octets.
+const AT_REST: u64 = 4 << 20;
+
+/// What an octet that was received may cost: the least `queue.declare` has 21, and makes a queue.
+const FOR_AN_OCTET: u64 = 512;
+
 fuzz_target!(|input: &[u8]| {
     let Some((mode, input)) = input.split_first() else {
         return;
     };
+    let used = allocation_counter::measure(|| converse(*mode, input));
+    let most = AT_REST + FOR_AN_OCTET * input.len() as u64;
+    assert!(used.bytes_max < most, "{} octets of memory for {}", used.bytes_max, input.len());
+});
+
+fn converse(mode: u8, input: &[u8]) {
     let inbox = Inbox::new(64, 1 << 20);
     let mut now = 1_700_000_000_000;
     let mut machine = session::connection(&session::broker(), &inbox, SessionSettings::default(), now);
@@ -68,4 +82,4 @@ fuzz_target!(|input: &[u8]| {
     }
     let left = std::mem::take(&mut *inbox.deliveries.lock().expect("no panic"));
     machine.lost(left, now);
-});
+}
