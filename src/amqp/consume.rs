@@ -13,6 +13,7 @@ use crate::broker::by_queue::ByQueue;
 use crate::broker::outlet::{ChannelCredit, ConsumerKey, Delivery, NO_SLOT};
 use crate::broker::queue::{ConsumerIndex, ConsumerInfo, DeliveryRef, Got, Queue};
 use crate::broker::replies::ReplyTarget;
+use crate::broker::totals::QueueKind;
 use crate::broker::vhost::generated_name;
 use crate::protocol::encode::DeliverHead;
 use crate::protocol::methods::basic;
@@ -401,7 +402,7 @@ impl Connection {
         let bell = self.bell.clone();
         match queue.get(no_ack, &bell, self.now, &mut self.batch.fx) {
             Got::Empty => {
-                self.counted.get_empty += 1;
+                self.counted.of(&queue).get_empty += 1;
                 self.send(number, &basic::GetEmpty);
             }
             Got::Waiting => {
@@ -446,9 +447,10 @@ impl Connection {
                 let properties = shown.as_deref().unwrap_or(message.properties());
                 self.output
                     .content(number, properties, message, self.frame_max);
-                self.counted.redelivered += u64::from(redelivered);
+                let counted = self.counted.of(&queue);
+                counted.redelivered += u64::from(redelivered);
                 if delivery.slot == NO_SLOT {
-                    self.counted.get_auto_ack += 1;
+                    counted.get_auto_ack += 1;
                     self.batch.settled(&queue, delivery.entry.id);
                     queue.sent(
                         1,
@@ -457,7 +459,7 @@ impl Connection {
                         &mut self.batch.fx,
                     );
                 } else {
-                    self.counted.get_manual_ack += 1;
+                    counted.get_manual_ack += 1;
                 }
             }
         }
@@ -499,10 +501,12 @@ impl Connection {
             let shown = d.entry.shown_properties(message, queue);
             let properties = shown.as_deref().unwrap_or(message.properties());
             output.deliver(&head, properties, message, *frame_max);
-            counted.redelivered += u64::from(d.entry.redelivered);
             let Some((queue, _)) = &consumer.queue else {
+                counted.queues[QueueKind::Volatile as usize].delivered_auto_ack += 1;
                 continue;
             };
+            let counted = counted.of(queue);
+            counted.redelivered += u64::from(d.entry.redelivered);
             if d.slot != NO_SLOT {
                 counted.delivered_manual_ack += 1;
                 ch.unacked.push_back(Unacked {

@@ -3,6 +3,7 @@
 use super::connection::Connection;
 use super::errors::Exception;
 use crate::broker::queue::Settle;
+use crate::broker::totals::QueueKind;
 use crate::protocol::methods::basic;
 use crate::protocol::reply_code::{HardCode, SoftCode};
 
@@ -22,15 +23,19 @@ impl Connection {
             ch.tx = Some(tx);
             return settled.map(drop).ok_or_else(|| unknown(tag));
         }
+        let mut by_kind = [0; QueueKind::ALL.len()];
         let settled = ch.take_unacked(tag, multiple, |u| {
             credited += u32::from(u.credited);
             batch.settle(&u.queue, u.delivery, how);
+            by_kind[QueueKind::of(&u.queue) as usize] += 1;
         });
-        let Some(n) = settled else {
+        if settled.is_none() {
             return Err(unknown(tag));
-        };
+        }
         if how == Settle::Ack {
-            self.counted.acknowledged += n as u64;
+            for (counted, n) in self.counted.queues.iter_mut().zip(by_kind) {
+                counted.acknowledged += n;
+            }
         }
         if credited > 0 {
             self.return_credit(number, credited);

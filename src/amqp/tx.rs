@@ -130,19 +130,18 @@ impl Connection {
         let broker = self.broker.clone();
         let once = held.publishes.iter().any(|p| p.once.is_some());
         let _turn = once.then(|| broker.take_turn());
-        let (mut credited, mut acknowledged) = (0, 0);
+        let mut credited = 0;
         // Transient publishes alone wait for no disk.
         let mut waits = !held.settles.is_empty();
         for (u, how) in &held.settles {
             credited += u32::from(u.credited);
-            acknowledged += u64::from(*how == Settle::Ack);
+            self.counted.of(&u.queue).acknowledged += u64::from(*how == Settle::Ack);
             self.batch.settle(&u.queue, u.delivery, *how);
         }
         for p in &mut held.publishes {
             let (_, durable) = self.send_once(&vhost, p);
             waits |= durable;
         }
-        self.counted.acknowledged += acknowledged;
         for p in &held.publishes {
             let unroutable = p.found.is_unroutable().then_some(&p.message);
             self.published(number, p.mandatory, unroutable, None);

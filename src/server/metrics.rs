@@ -24,6 +24,7 @@ use super::machine::{disk_free, memory_limit, resident_bytes};
 use super::workers::{LOW_ON_DISK, LOW_ON_MEMORY};
 use crate::amqp::{self, settings::NODE_NAME};
 use crate::broker::memory::Use;
+use crate::broker::totals::{QueueKind, Totals};
 use crate::clock;
 use crate::storage::{Job, SegmentedLog};
 
@@ -36,7 +37,7 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// A counter that is read from the broker's totals.
 struct Total {
     handle: Counter,
-    read: fn(&crate::broker::totals::Totals) -> &AtomicU64,
+    read: Box<dyn Fn(&Totals) -> &AtomicU64 + Send + Sync>,
 }
 
 /// All metrics. See the module.
@@ -121,17 +122,24 @@ impl Metrics {
     pub(super) fn new(shared: Arc<Shared>, log: Arc<SegmentedLog>) -> Result<Metrics, String> {
         let r = PrometheusBuilder::new().build_recorder();
         let amqp = [("protocol", "amqp091")];
-        let queue = [
-            ("protocol", "amqp091"),
-            ("queue_type", "rabbit_classic_queue"),
-        ];
         let mut totals = Vec::new();
         macro_rules! total {
             ($name:literal, $labels:expr, $field:ident, $help:literal) => {
                 totals.push(Total {
                     handle: counter(&r, $name, $labels, $help),
-                    read: |t| &t.$field,
+                    read: Box::new(|t| &t.$field),
                 });
+            };
+        }
+        macro_rules! by_type {
+            ($name:literal, $field:ident, $help:literal) => {
+                for kind in QueueKind::ALL {
+                    let labels = [("protocol", "amqp091"), ("queue_type", kind.name())];
+                    totals.push(Total {
+                        handle: counter(&r, $name, &labels, $help),
+                        read: Box::new(move |t| &t.queues[kind as usize].$field),
+                    });
+                }
             };
         }
         total!(
@@ -212,45 +220,38 @@ impl Metrics {
             unroutable_returned,
             "Unroutable messages returned to publishers"
         );
-        total!(
+        by_type!(
             "rabbitmq_global_messages_delivered_consume_auto_ack_total",
-            &queue,
             delivered_auto_ack,
             "Messages delivered to consumers without acknowledgement"
         );
-        total!(
+        by_type!(
             "rabbitmq_global_messages_delivered_consume_manual_ack_total",
-            &queue,
             delivered_manual_ack,
             "Messages delivered to consumers with acknowledgement"
         );
-        total!(
+        by_type!(
             "rabbitmq_global_messages_delivered_get_auto_ack_total",
-            &queue,
             get_auto_ack,
             "Messages got without acknowledgement"
         );
-        total!(
+        by_type!(
             "rabbitmq_global_messages_delivered_get_manual_ack_total",
-            &queue,
             get_manual_ack,
             "Messages got with acknowledgement"
         );
-        total!(
+        by_type!(
             "rabbitmq_global_messages_get_empty_total",
-            &queue,
             get_empty,
             "basic.get on empty queues"
         );
-        total!(
+        by_type!(
             "rabbitmq_global_messages_redelivered_total",
-            &queue,
             redelivered,
             "Messages redelivered"
         );
-        total!(
+        by_type!(
             "rabbitmq_global_messages_acknowledged_total",
-            &queue,
             acknowledged,
             "Messages acknowledged"
         );
