@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::arguments::{ArgumentError, Problem, count, millis, text};
 use super::definitions::{self, DefinitionError};
+use super::memory::{Charge, Memory, Use};
 use super::ports::{DefinitionChange, DefinitionKind};
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::properties::PropertiesRef;
@@ -28,7 +29,8 @@ use crate::sync::Mutex;
 /// Values in a window without `x-cache-size`.
 pub const DEDUPLICATION_SIZE_DEFAULT: usize = 128;
 
-/// No window holds more: an entry takes about 100 bytes of memory, and a definition in the store.
+/// No window holds more: an entry takes 70 to 140 bytes of memory, which count towards the broker's, and a
+/// definition in the store.
 pub const DEDUPLICATION_SIZE_MAX: usize = 100_000;
 
 /// The header, unless `x-deduplication-header` of the exchange or queue names another.
@@ -131,6 +133,19 @@ struct Slots {
     ring: Vec<Option<Slot>>,
     by_value: HashMap<Fingerprint, usize>,
     next: u64,
+    charge: Charge,
+}
+
+impl Slots {
+    /// Counts what it takes.
+    fn count(&mut self) {
+        const PLACE: usize = size_of::<Option<Slot>>();
+        // A map has a byte beside each of its entries, and room for an eighth more.
+        const ENTRY: usize = size_of::<(Fingerprint, usize)>() + 1;
+        let entries = self.by_value.capacity() + self.by_value.capacity() / 7;
+        let bytes = self.ring.capacity() * PLACE + entries * ENTRY;
+        self.charge.set(bytes as u64);
+    }
 }
 
 /// The values that came last. See the module.
@@ -144,13 +159,22 @@ pub struct Window {
 }
 
 impl Window {
-    /// An empty window; `id` names it in the store if it is durable.
-    pub fn new(id: u64, durable: bool, settings: DeduplicationSettings) -> Arc<Window> {
+    /// An empty window, which counts in `memory`; `id` names it in the store if it is durable.
+    pub fn new(
+        id: u64,
+        durable: bool,
+        settings: DeduplicationSettings,
+        memory: &Memory,
+    ) -> Arc<Window> {
+        let slots = Slots {
+            charge: memory.charge(Use::Deduplication),
+            ..Slots::default()
+        };
         Arc::new(Window {
             id,
             durable,
             settings,
-            slots: Mutex::new("a de-duplication window", Slots::default()),
+            slots: Mutex::new("a de-duplication window", slots),
         })
     }
 
@@ -227,6 +251,7 @@ impl Window {
             slots.by_value.insert(slot.value, place);
         }
         slots.next = slots.next.max(slot.number + 1);
+        slots.count();
     }
 
     fn key(&self, place: usize) -> (Vec<u8>, Vec<u8>) {
@@ -342,7 +367,8 @@ mod tests {
 
     fn window(size: usize, ttl: Option<u64>) -> Arc<Window> {
         let header = DEDUPLICATION_HEADER.into();
-        Window::new(7, true, DeduplicationSettings { header, size, ttl })
+        let settings = DeduplicationSettings { header, size, ttl };
+        Window::new(7, true, settings, &Memory::new())
     }
 
     fn message(value: impl Into<FieldValue>) -> FieldTable {
@@ -379,6 +405,26 @@ mod tests {
         assert_eq!(changes, 4);
         assert!(admit(&w, FieldTable::new(), 0).0, "nothing to compare");
         assert!(admit(&w, message("1"), 0).0, "text is no number");
+    }
+
+    #[test]
+    fn a_window_counts_what_it_takes() {
+        let memory = Memory::new();
+        let settings = DeduplicationSettings {
+            header: DEDUPLICATION_HEADER.into(),
+            size: 1000,
+            ttl: None,
+        };
+        let w = Window::new(7, true, settings, &memory);
+        for n in 1..=3000i64 {
+            assert!(admit(&w, message(n), 0).0);
+            let used = memory.used(Use::Deduplication);
+            let entries = n.min(1000) as u64;
+            let range = 70 * entries..=140 * entries;
+            assert!(n < 100 || range.contains(&used), "{used} of {entries}");
+        }
+        drop(w);
+        assert_eq!(memory.used(Use::Deduplication), 0);
     }
 
     #[test]

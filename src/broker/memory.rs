@@ -59,11 +59,13 @@ pub enum Use {
     Routes,
     /// Dead letters that wait for their turn, beside their messages.
     DeadLetters,
+    /// The names of copies that came back to quorum queues and that the store knows something of.
+    Returned,
 }
 
 impl Use {
     /// All of them.
-    pub const ALL: [Use; 10] = [
+    pub const ALL: [Use; 11] = [
         Use::Messages,
         Use::Entries,
         Use::Places,
@@ -74,6 +76,7 @@ impl Use {
         Use::Deduplication,
         Use::Routes,
         Use::DeadLetters,
+        Use::Returned,
     ];
 
     /// Its name, for metrics.
@@ -89,6 +92,7 @@ impl Use {
             Use::Deduplication => "deduplication",
             Use::Routes => "routes",
             Use::DeadLetters => "dead_letters",
+            Use::Returned => "returned",
         }
     }
 

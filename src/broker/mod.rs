@@ -110,6 +110,7 @@ impl Broker {
     /// does not start.
     pub fn new(log: Arc<dyn MessageLog>, stored: &[Definition]) -> (Broker, Vec<Skipped>) {
         let memory = Memory::new();
+        let returned = Returned::new(&memory);
         let broker = Broker {
             vhosts: RwLock::default(),
             access: Access::default(),
@@ -121,7 +122,7 @@ impl Broker {
             next_connection_id: AtomicU64::new(1),
             replies: Arc::default(),
             turn: Mutex::new("the turn of de-duplication", ()),
-            returned: Returned::default(),
+            returned,
             user_accounts: Accounts::default(),
             vhost_accounts: Accounts::default(),
             node_account: Arc::default(),

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::definitions::{self, DefinitionError};
 use super::effects::DeathReason;
+use super::memory::{Charge, Memory, Use};
 use super::ports::{DefinitionChange, DefinitionKind, MessageId, QueueId, Records, RecoveredRun};
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::sync::Mutex;
@@ -120,19 +121,39 @@ pub(super) fn split(
 pub(super) struct Returned {
     /// How many, so that batches without them need no lock.
     n: AtomicUsize,
-    names: Mutex<BTreeSet<Name>>,
+    names: Mutex<Names>,
 }
 
-impl Default for Returned {
-    fn default() -> Returned {
-        Returned {
-            n: AtomicUsize::new(0),
-            names: Mutex::new("the names of returned copies", BTreeSet::new()),
-        }
+/// About what a name takes in a tree that grows at its end, whose nodes are half full.
+const NAME_BYTES: usize = 32;
+
+#[derive(Debug)]
+struct Names {
+    known: BTreeSet<Name>,
+    charge: Charge,
+}
+
+impl Names {
+    /// Counts what it takes; returns how many there are.
+    fn count(&mut self) -> usize {
+        self.charge.set((self.known.len() * NAME_BYTES) as u64);
+        self.known.len()
     }
 }
 
 impl Returned {
+    /// None; they count in `memory`.
+    pub(super) fn new(memory: &Memory) -> Returned {
+        let names = Names {
+            known: BTreeSet::new(),
+            charge: memory.charge(Use::Returned),
+        };
+        Returned {
+            n: AtomicUsize::new(0),
+            names: Mutex::new("the names of returned copies", names),
+        }
+    }
+
     /// Adds to `records` what the store has to know of these copies, and takes from it what it need not
     /// know any more: the copies that `records` settles.
     pub(super) fn note(&self, copies: &mut Vec<ReturnedCopy>, records: &mut Records) {
@@ -141,19 +162,24 @@ impl Returned {
         }
         let mut names = self.names.lock();
         for copy in copies.drain(..) {
-            names.insert(copy.name());
+            names.known.insert(copy.name());
             records.definitions.push(copy.put());
         }
         let mut gone: Vec<Name> = Vec::new();
-        gone.extend(records.settles.iter().filter(|name| names.contains(name)));
+        gone.extend(
+            records
+                .settles
+                .iter()
+                .filter(|name| names.known.contains(name)),
+        );
         for (queue, first, last) in &records.settled_ranges {
-            gone.extend(names.range((*queue, *first)..=(*queue, *last)));
+            gone.extend(names.known.range((*queue, *first)..=(*queue, *last)));
         }
         for name in gone {
-            names.remove(&name);
+            names.known.remove(&name);
             records.definitions.push(remove(name));
         }
-        self.n.store(names.len(), Ordering::Relaxed);
+        self.n.store(names.count(), Ordering::Relaxed);
     }
 
     /// Notes what recovery found to be live, and returns the changes that remove the rest.
@@ -165,12 +191,12 @@ impl Returned {
         let mut orphans = Vec::new();
         for (name, live) in stored {
             if live {
-                names.insert(name);
+                names.known.insert(name);
             } else {
                 orphans.push(remove(name));
             }
         }
-        self.n.store(names.len(), Ordering::Relaxed);
+        self.n.store(names.count(), Ordering::Relaxed);
         orphans
     }
 }
@@ -205,13 +231,15 @@ mod tests {
 
     #[test]
     fn what_is_settled_is_forgotten() {
-        let returned = Returned::default();
+        let memory = Memory::new();
+        let returned = Returned::new(&memory);
         let mut records = Records::default();
         returned.note(
             &mut vec![copy(1, 1), copy(1, 5), copy(1, 9), copy(2, 5)],
             &mut records,
         );
         assert_eq!(records.definitions.len(), 4);
+        assert_eq!(memory.used(Use::Returned), 4 * 32);
         records.clear();
         records.settles.push((QueueId(1), MessageId(9)));
         records.settles.push((QueueId(1), MessageId(8)));
@@ -233,5 +261,6 @@ mod tests {
             .collect();
         assert_eq!(kinds, [true, false]);
         assert_eq!(returned.n.load(Ordering::Relaxed), 2);
+        assert_eq!(memory.used(Use::Returned), 2 * 32);
     }
 }

@@ -176,7 +176,7 @@ impl Vhost {
                 internal,
                 arguments: FieldTable::new(),
             };
-            (Box::from(name), Exchange::new(info))
+            (Box::from(name), Exchange::new(info, &memory))
         });
         Arc::new(Vhost {
             name: name.into(),
@@ -328,7 +328,7 @@ impl Vhost {
                 .definitions
                 .push(definitions::put_exchange(&self.name, &info));
         }
-        let exchange = Exchange::new(info);
+        let exchange = Exchange::new(info, &self.memory);
         if kind == ExchangeType::Delayed {
             exchange.set_waiting(self.waiting_queue(&exchange.info, &mut records));
         }

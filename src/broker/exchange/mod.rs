@@ -24,6 +24,7 @@ pub use router::{HashProperty, Router};
 
 use self::history::History;
 use super::deduplication::{DeduplicationSettings, Window};
+use super::memory::Memory;
 use super::message::Message;
 use super::queue::Queue;
 use crate::protocol::field_table::FieldTable;
@@ -207,12 +208,12 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Without bindings.
-    pub fn new(info: ExchangeInfo) -> Arc<Exchange> {
+    /// Without bindings; what it remembers counts in `memory`.
+    pub fn new(info: ExchangeInfo, memory: &Memory) -> Arc<Exchange> {
         let router = RwLock::new(Router::new(info.kind, &info.arguments));
         let window = info
             .deduplication()
-            .map(|settings| Window::new(info.id, info.durable, settings));
+            .map(|settings| Window::new(info.id, info.durable, settings, memory));
         Arc::new(Exchange {
             info,
             version: AtomicU64::new(0),

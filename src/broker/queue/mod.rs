@@ -143,7 +143,7 @@ impl Queue {
             .settings
             .deduplication
             .clone()
-            .map(|settings| Window::new(info.id.0, info.durable, settings));
+            .map(|settings| Window::new(info.id.0, info.durable, settings, memory));
         Arc::new(Queue {
             info,
             state: Mutex::new("a queue", state),

@@ -10,7 +10,7 @@ impl Vhost {
         self.exchanges
             .write()
             .expect(UNPOISONED)
-            .insert(name, Exchange::new(info));
+            .insert(name, Exchange::new(info, &self.memory));
         self.accounts.iter().for_each(|a| a.exchanges.add());
     }
 
