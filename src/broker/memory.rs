@@ -4,7 +4,8 @@
 //!
 //! - **evictable** ([`Use::Messages`], [`Use::Entries`]): a queue can move it to the log;
 //! - **pinned** (the rest): it stays until somebody is done with it. Each pinned use that a client can
-//!   make as large as it likes has a limit of its own where it grows.
+//!   make as large as it likes has a limit of its own where it grows, but for what is delivered and
+//!   not settled: that has the memory alarm.
 //!
 //! What is pinned is taken from the budget, so that all of it together stays near the budget; but
 //! half of the budget is always there for what is evictable. Otherwise a few histories or open
