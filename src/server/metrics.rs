@@ -80,6 +80,7 @@ struct Gauges {
     log_failed: Gauge,
     log_out_of_space: Gauge,
     log_jobs: [Gauge; Job::ALL.len()],
+    log_reserve: Gauge,
     waits_for_consumers: Counter,
     logins: Counter,
     logins_good: Counter,
@@ -378,6 +379,10 @@ impl Metrics {
                 "leveret_log_out_of_space",
                 "1 if the message log found no room on the disk",
             ),
+            log_reserve: g(
+                "leveret_log_reserve_bytes",
+                "Bytes of the disk that the message log keeps for when there are none",
+            ),
             log_jobs: Job::ALL.map(|job| {
                 gauge(
                     &r,
@@ -518,6 +523,7 @@ impl Metrics {
         g.log_segments.set(log.segments as f64);
         g.log_bytes.set(log.bytes as f64);
         g.log_syncs.absolute(log.syncs);
+        g.log_reserve.set(log.reserve_bytes as f64);
         g.log_damaged.absolute(log.damaged);
         let damage = self.log.damage();
         g.log_lost_at_start.set(damage.lost_messages() as f64);

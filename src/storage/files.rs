@@ -45,6 +45,8 @@ pub trait FileLayer: Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
     /// What was created, renamed and removed in the folder survives a power cut afterwards.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes that the disk has free for us.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }
 
 /// The real thing.
@@ -137,6 +139,11 @@ impl FileLayer for Disk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(dir)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 }
 

@@ -25,7 +25,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -125,8 +125,10 @@ struct Staging {
     next_id: u64,
     segments: Segments,
     waiters: Vec<(Lsn, Arc<dyn Bell>)>,
-    /// What waits for the next round to be durable.
+    /// What waits for the active segment's bytes to be durable.
     pending: Pending,
+    /// The same of each segment before it whose last bytes are staged, too.
+    sealed: VecDeque<Pending>,
     /// Everything before this is durable, and has been applied to `segments` and `unstored`.
     applied: Lsn,
     /// Definition changes that the store does not have yet.
@@ -193,6 +195,8 @@ pub struct LogStats {
     pub syncs: u64,
     /// Places in segments that were found damaged, at the start and since.
     pub damaged: u64,
+    /// Bytes of the disk that are kept for when it has none.
+    pub reserve_bytes: u64,
 }
 
 const UNPOISONED: &str = "a panic aborts the process";
@@ -344,6 +348,7 @@ impl SegmentedLog {
                 segments,
                 waiters: Vec::new(),
                 pending: Pending::default(),
+                sealed: VecDeque::new(),
                 applied: start,
                 unstored,
                 stopping: false,
@@ -412,6 +417,7 @@ impl SegmentedLog {
             live_copies: all.map(|s| s.live).sum(),
             syncs: self.inner.syncs.load(Ordering::Relaxed),
             damaged: (self.damage.holes.len() + found.len()) as u64,
+            reserve_bytes: self.inner.reserve.held_bytes(),
         }
     }
 
@@ -435,6 +441,7 @@ impl Staging {
         if let Some(active) = self.segments.by_number.get_mut(&self.segment) {
             active.sealed = true;
         }
+        self.sealed.push_back(std::mem::take(&mut self.pending));
         self.segment += 1;
         self.offset = 0;
         self.segments
@@ -626,12 +633,12 @@ impl MessageLog for SegmentedLog {
         }
         // What nobody wrote who was there before. All is durable then, and the last frame says so.
         let mut writer = writer::Writer::default();
-        writer.round(inner);
+        writer.rounds(inner);
         if redelivered.len() <= CLEAN_STOP_COPIES_MAX {
             inner.stage(redelivered.len() * 16, |out, place| {
                 format::encode_clean_stop(out, redelivered, place);
             });
-            writer.round(inner);
+            writer.rounds(inner);
         }
         if self.failed() {
             return Err(io::Error::other(LogFailed.to_string()));
@@ -648,6 +655,7 @@ impl Drop for SegmentedLog {
             staging.stopping = true;
             staging.chunks.clear();
             staging.pending = Pending::default();
+            staging.sealed.clear();
         }
         self.inner.work.notify_all();
         self.inner.reclaim.notify_all();

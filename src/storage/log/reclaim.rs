@@ -16,7 +16,7 @@ use std::time::Instant;
 use super::compact::{Piece, Rewrite};
 use super::segment::{Index, Segment, lsn};
 use super::trouble::Job;
-use super::{Durability, Inner, Staging, UNPOISONED, index, settled, writer};
+use super::{Durability, Inner, Staging, UNPOISONED, index, settled, trouble, writer};
 
 /// A job that failed often is not tried in so many passes.
 const SKIPPED_MAX: u32 = 15;
@@ -94,12 +94,16 @@ impl Reclaim {
         &mut self,
         log: &Inner,
         job: Job,
-        act: impl FnOnce(&mut Self) -> io::Result<T>,
+        mut act: impl FnMut(&mut Self) -> io::Result<T>,
     ) -> Option<T> {
         if self.failed[job as usize].1 > 0 {
             return None;
         }
-        let done = act(self);
+        let mut done = act(self);
+        let no_room = done.as_ref().is_err_and(trouble::is_no_room);
+        if no_room && job.gives_room() && log.reserve.give(log.files.as_ref()) {
+            done = act(self);
+        }
         log.troubles.note(job, done.as_ref().err());
         let (times, skipped) = &mut self.failed[job as usize];
         *times = if done.is_ok() { 0 } else { (*times + 1).min(5) };

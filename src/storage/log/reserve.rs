@@ -37,6 +37,14 @@ impl Reserve {
         self.bytes > 0 && !self.held.load(Ordering::Relaxed)
     }
 
+    /// Bytes that are kept now.
+    pub(super) fn held_bytes(&self) -> u64 {
+        match self.held.load(Ordering::Relaxed) {
+            true => self.bytes,
+            false => 0,
+        }
+    }
+
     /// Makes it, if it is missing and there is room.
     pub(super) fn make(&self, files: &dyn FileLayer) {
         if !self.is_missing() {
@@ -51,9 +59,8 @@ impl Reserve {
     fn try_make(&self, files: &dyn FileLayer) -> io::Result<bool> {
         let file = files.open(&self.path)?;
         let has = file.len()?;
-        let free = rustix::fs::statvfs(&self.path)?;
-        let free = free.f_bavail.saturating_mul(free.f_frsize);
-        if has < self.bytes && free < self.bytes + BESIDE_BYTES {
+        let free = files.free_bytes(self.path.parent().unwrap_or(&self.path))?;
+        if has < self.bytes && free < self.bytes.saturating_add(BESIDE_BYTES) {
             files.remove(&self.path)?;
             return Ok(false);
         }

@@ -34,6 +34,11 @@ impl Job {
         Job::Segment,
     ];
 
+    /// Whether it gives room back, and may have some for that.
+    pub(super) fn gives_room(self) -> bool {
+        matches!(self, Job::Checkpoint | Job::Removal | Job::Compaction)
+    }
+
     /// What it is called in metrics.
     pub fn name(self) -> &'static str {
         match self {

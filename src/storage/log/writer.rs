@@ -110,17 +110,39 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Writes and syncs what is staged now, moves the watermark, rings, and applies what waited for
-    /// that. False once the log has failed.
-    pub(super) fn round(&mut self, log: &Inner) -> bool {
-        let round = {
-            let mut staging = log.lock();
-            Round {
-                chunks: std::mem::take(&mut staging.chunks),
-                pending: std::mem::replace(&mut staging.pending, std::mem::take(&mut self.room)),
-                target: lsn(staging.segment, staging.offset),
-            }
+    /// Does rounds until nothing is staged, or the log has failed.
+    pub(super) fn rounds(&mut self, log: &Inner) {
+        while !log.lock().chunks.is_empty() && self.round(log) {}
+    }
+
+    /// What is staged of the first segment that has any. Each is a round of its own, as each file is synced
+    /// by itself: what is in one must not wait for the room of the next, which it may give back.
+    fn next(&mut self, log: &Inner) -> Round {
+        let mut guard = log.lock();
+        let s = &mut *guard;
+        let Some(pending) = s.sealed.pop_front() else {
+            return Round {
+                chunks: std::mem::take(&mut s.chunks),
+                pending: std::mem::replace(&mut s.pending, std::mem::take(&mut self.room)),
+                target: lsn(s.segment, s.offset),
+            };
         };
+        let first = s.chunks.first().map_or(s.segment, |c| c.segment);
+        let n = s.chunks.partition_point(|c| c.segment == first);
+        let behind = s.chunks.split_off(n);
+        let chunks = std::mem::replace(&mut s.chunks, behind);
+        let end = chunks.last().map_or(0, |c| c.offset + c.bytes.len() as u32);
+        Round {
+            chunks,
+            pending,
+            target: lsn(first, end),
+        }
+    }
+
+    /// Writes and syncs what is staged now of a segment, moves the watermark, rings, and applies what waited
+    /// for that. False once the log has failed.
+    pub(super) fn round(&mut self, log: &Inner) -> bool {
+        let round = self.next(log);
         if let Err(e) = write(log, &round.chunks, &mut self.unsynced) {
             log.fail(&e);
             return false;

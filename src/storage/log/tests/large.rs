@@ -25,8 +25,8 @@ fn a_large_append_survives_as_a_whole_or_not_at_all() {
         let mut syncs = 0;
         disk.faults.set(move |call, path| {
             syncs += u32::from(call == Call::Sync && has_extension(path, "segment"));
-            // It is written, and then the power goes.
-            (call == Call::Sync && syncs > 1).then_some(5)
+            // It is written, and then the power goes. The segment before it is synced once more, for its end.
+            (call == Call::Sync && syncs > 2).then_some(5)
         });
         let a = append_large(&log, 3000);
         wait(&log, a.lsn);
