@@ -1,16 +1,14 @@
 //! Threads and tasks that serve queues: timers, reading from the log, keeping memory within its
 //! budget.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
-use tokio_util::time::delay_queue::{self, DelayQueue};
 
+use self::timers::Timers;
 use crate::broker::Broker;
 use crate::broker::batch::Batch;
 use crate::broker::ports::{Bell, LoggedPublish, QueueId, Records, Scheduler, Target};
@@ -19,6 +17,7 @@ use crate::clock;
 
 mod dead_letters;
 mod page_in;
+mod timers;
 
 /// A queue that wants to be told of a time, unix milliseconds.
 type Timer = (QueueId, Weak<Queue>, u64);
@@ -83,33 +82,21 @@ async fn run_timers(
     mut armed: UnboundedReceiver<Timer>,
     stop: CancellationToken,
 ) {
-    use std::future::poll_fn;
-    let mut due: DelayQueue<(QueueId, Weak<Queue>)> = DelayQueue::new();
-    let mut keys: HashMap<QueueId, delay_queue::Key> = HashMap::new();
+    let mut timers = Timers::new();
     let mut batch = Batch::default();
     loop {
         let queue = tokio::select! {
             () = stop.cancelled() => return,
             request = armed.recv() => match request {
                 Some((id, queue, at)) => {
-                    // One timer a queue: a queue asks again only for an earlier time.
-                    match keys.entry(id) {
-                        Entry::Occupied(key) => due.reset(key.get(), clock::until(at)),
-                        Entry::Vacant(key) => {
-                            key.insert(due.insert((id, queue), clock::until(at)));
-                        }
-                    }
+                    timers.arm(id, queue, clock::until(at));
                     continue;
                 }
                 None => return,
             },
-            Some(expired) = poll_fn(|cx| due.poll_expired(cx)), if !due.is_empty() => {
-                let (id, queue) = expired.into_inner();
-                keys.remove(&id);
-                queue
-            }
+            queue = timers.next() => queue,
         };
-        if let Some(queue) = queue.upgrade() {
+        if let Some(queue) = queue {
             let now = clock::now();
             queue.tick(now, &mut batch.fx);
             if batch.flush(&broker, now).is_err() {
