@@ -2,13 +2,13 @@
 
 use super::*;
 
-const SEGMENT: u32 = 16 * 1024;
+const SEGMENT: u32 = 64 * 1024;
 
 /// Kept for when the disk is full.
-const RESERVE: u64 = 32 * 1024;
+const RESERVE: u64 = 128 * 1024;
 
-/// Bytes that the disk has.
-const DISK: u64 = (1 << 20) + 400 * 1024;
+/// Bytes that the disk has: the definitions' journal and its successor take 4 MiB, and what is beside the reserve one.
+const DISK: u64 = (6 << 20) + (1 << 19);
 
 /// A log with a reserve on a small disk, and what was done with it.
 struct Life {
@@ -70,11 +70,11 @@ impl Life {
     fn fill(&mut self) {
         let mut records = Records::default();
         while !self.log().out_of_space() {
-            if self.log().backlog_bytes() > 2000 {
+            if self.log().backlog_bytes() > 8000 {
                 std::thread::yield_now();
                 continue;
             }
-            stage(&mut records, message(self.next, 500), &[1]);
+            stage(&mut records, message(self.next, 2000), &[1]);
             let a = self.log().append(&mut records).expect("accepted");
             self.published.insert(self.next, (a.first_id, a.lsn));
             self.next += 1;
