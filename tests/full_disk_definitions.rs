@@ -47,6 +47,9 @@ fn what_is_defined_while_the_disk_is_full_keeps_no_segment_afterwards() {
     let settings = [
         ("LEVERET_DISK_FREE_LIMIT_BYTES", "1"),
         ("LEVERET_STORAGE_SEGMENT_BYTES", "8MiB"),
+        ("LEVERET_LISTENERS_PROMETHEUS", "127.0.0.1:0"),
+        // Nothing is left for the definitions: that is what is tried here.
+        ("LEVERET_DISK_RESERVE_BYTES", "0"),
     ];
     let broker = Broker::start_with(&data, &[], &settings);
     let mut c = Client::connect(broker.address).unwrap();

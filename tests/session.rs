@@ -220,6 +220,35 @@ fn an_alarm_stops_a_body_that_has_begun() {
     peer.begin(1, "f", &[0, 0], 1 << 20);
     let left = peer.frame(FrameKind::Body, 1, &[1; PART]).turn();
     assert_eq!((left, peer.machine.wants_input()), (PART + 8, false));
+    // By that of an empty one, too.
+    let mut peer = Peer::new(&broker);
+    peer.machine.set_alarm(Some("low on memory"));
+    assert!(peer.begin(1, "f", &[0, 0], 0).turn() == 0 && !peer.machine.wants_input());
+}
+
+/// As from RabbitMQ: a client has its heartbeat's time to answer `connection.close`, half a minute at most.
+#[test]
+fn close_ok_is_waited_for_as_long_as_a_heartbeat() {
+    let broker = session::broker();
+    for (heartbeat, waits) in [(10u16, 10_000), (60, 30_000), (0, 30_000)] {
+        let inbox = Inbox::new(1000, 1 << 24);
+        let mut peer = Peer {
+            machine: session::connection(&broker, &inbox, SessionSettings::default(), NOW),
+            inbox,
+            input: BytesMut::new(),
+        };
+        let mut handshake = session::HANDSHAKE.to_vec();
+        let tune_ok = handshake.windows(4).position(|w| w == [0, 0x0a, 0, 0x1f]);
+        handshake[tune_ok.unwrap() + 10..][..2].copy_from_slice(&heartbeat.to_be_bytes());
+        peer.input.extend_from_slice(&handshake);
+        peer.turn();
+        peer.ack(9, 1, false).turn();
+        assert_eq!(
+            peer.machine.next_deadline(),
+            Some(NOW + waits),
+            "{heartbeat}"
+        );
+    }
 }
 
 #[test]

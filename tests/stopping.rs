@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use leveret::protocol::field_table::FieldTable;
+use leveret::protocol::methods::basic;
 use leveret::protocol::properties::Properties;
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Broker, Client, launch};
@@ -115,4 +116,45 @@ fn a_start_that_takes_long_hears_signals() {
         assert!(child.wait().unwrap().success());
         said.wait_for("stopped during the start");
     }
+}
+
+/// What was rejected and not routed yet is in the log where it was.
+#[test]
+fn dead_letters_that_wait_are_not_lost_by_a_clean_stop() {
+    const MESSAGES: u64 = 10_000;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let broker = Broker::start(&data, &[]);
+    let mut c = Client::connect(broker.address).unwrap();
+    let mut arguments = FieldTable::new();
+    arguments.insert("x-dead-letter-exchange", "");
+    arguments.insert("x-dead-letter-routing-key", "dead");
+    c.declare("dead", true, &FieldTable::new()).unwrap();
+    c.declare("from", true, &arguments).unwrap();
+    for n in 0..MESSAGES {
+        c.stage_publish("from", &n.to_be_bytes(), &support::persistent());
+    }
+    c.flush().unwrap();
+    c.consume("from", false).unwrap();
+    for _ in 0..MESSAGES {
+        c.delivery().unwrap();
+    }
+    let nack = basic::Nack {
+        delivery_tag: 0,
+        multiple: true,
+        requeue: false,
+    };
+    c.send(1, &nack).unwrap();
+    // All of it is dead now, and far more than a flush routes.
+    c.qos(1).unwrap();
+    assert!(broker.stop());
+    let broker = Broker::start(&data, &[]);
+    let mut c = Client::connect(broker.address).unwrap();
+    let mut numbers = std::collections::BTreeSet::new();
+    for queue in ["from", "dead"] {
+        while let Some(m) = c.get(queue, true).unwrap() {
+            assert!(numbers.insert(m.body), "twice");
+        }
+    }
+    assert_eq!(numbers.len() as u64, MESSAGES);
 }

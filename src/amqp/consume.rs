@@ -181,11 +181,14 @@ impl Connection {
         let settings = ConsumerSettings::parse(&m.arguments.to_table(), of_queue.queue_type)
             .map_err(|e| errors::argument(&e, &name, &vhost.name))?;
         let ch = self.channel_mut(number)?;
-        let (prefetch_count, credit) = (ch.prefetch_count, ch.credit.clone());
-        if credit.is_some() && queue.info().settings.queue_type == QueueType::Quorum {
-            let name = errors::queue_name(&name, &vhost.name);
-            let text = format!("{name} does not support global qos");
-            return Err(Exception::hard(HardCode::NOT_IMPLEMENTED, text));
+        let (prefetch_count, mut credit) = (ch.prefetch_count, ch.credit.clone());
+        if queue.info().settings.queue_type == QueueType::Quorum {
+            // A limit that was lifted concerns nobody.
+            if credit.take().is_some_and(|c| c.is_limited()) {
+                let name = errors::queue_name(&name, &vhost.name);
+                let text = format!("{name} does not support global qos");
+                return Err(Exception::hard(HardCode::NOT_IMPLEMENTED, text));
+            }
         }
         let tag: Arc<str> = tag.into();
         let consumer = Consumer {

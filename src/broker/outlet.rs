@@ -99,6 +99,11 @@ impl ChannelCredit {
         self.limit.store(u32::from(limit), Ordering::Release);
     }
 
+    /// Whether there is a limit.
+    pub fn is_limited(&self) -> bool {
+        self.limit.load(Ordering::Acquire) != 0
+    }
+
     /// Counts what is out already, although nobody asked.
     pub fn count(&self, n: u32) {
         self.used.fetch_add(n, Ordering::AcqRel);

@@ -152,6 +152,15 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::batch::Batch;
+    use crate::broker::message::{Message, Parts};
+    use crate::broker::outlet::ConsumerKey;
+    use crate::broker::queue::ConsumerInfo;
+    use crate::broker::vhost::QueueDeclare;
+    use crate::broker::{Broker, ConnectionId};
+    use crate::protocol::field_table::FieldTable;
+    use crate::server::inbox::Inbox;
+    use crate::storage::memory::MemoryLog;
 
     const NOW: u64 = 1000;
 
@@ -236,6 +245,70 @@ mod tests {
             ),
             (None, None)
         );
+    }
+
+    /// A queue whose only consumer has taken one message of many.
+    fn queue_behind() -> Arc<Queue> {
+        let (broker, _) = Broker::new(MemoryLog::new(), &[]);
+        broker.add_vhost("/").expect("the log works");
+        let vhost = broker.vhost("/").expect("just added");
+        let declare = QueueDeclare {
+            name: "q",
+            server_named: false,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            arguments: &FieldTable::new(),
+            connection: ConnectionId(1),
+        };
+        let queue = vhost.declare_queue(&declare).expect("new").0;
+        let consumer = ConsumerInfo {
+            key: ConsumerKey {
+                slot: 0,
+                generation: 0,
+            },
+            tag: "c".into(),
+            outlet: Inbox::new(100, 1 << 20),
+            no_ack: false,
+            exclusive: false,
+            priority: 0,
+            prefetch_count: 1,
+            timeout: 0,
+            channel_credit: None,
+        };
+        let mut batch = Batch::default();
+        queue
+            .consume(consumer, NOW, &mut batch.fx)
+            .expect("nobody else");
+        let parts = Parts {
+            exchange: "".into(),
+            routing_key: "q".into(),
+            properties: &[0, 0],
+            flags: 0,
+        };
+        for _ in 0..1000 {
+            let message = Message::new(broker.memory(), &parts, &[0; 1024]);
+            batch.publish(message, std::slice::from_ref(&queue), None, None, NOW);
+        }
+        batch.flush(&broker, NOW).expect("the log works");
+        queue
+    }
+
+    #[test]
+    fn who_streams_waits_for_consumers_until_it_is_time() {
+        let queue = queue_behind();
+        let until = queue.behind_until();
+        assert!(until > NOW);
+        let mut gate = Gate::new();
+        let published = Published {
+            spilled: false,
+            behind: Some(queue),
+        };
+        gate.published(published, &CALM);
+        let waits = (Some(Reason::Consumers), Some(until));
+        assert_eq!(closed(&mut gate, CALM), waits);
+        let later = View { now: until, ..CALM };
+        assert_eq!(closed(&mut gate, later), (None, None));
     }
 
     #[test]

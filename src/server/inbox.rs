@@ -145,3 +145,39 @@ impl Outlet for Inbox {
         was_empty
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::effects::Effects;
+    use crate::broker::memory::Memory;
+    use crate::broker::message::{Message, Parts};
+    use crate::broker::replies::ReplyTarget;
+
+    /// No queue holds replies back: for a requester that does not read they are dropped, above either limit.
+    #[test]
+    fn replies_that_nobody_reads_are_dropped() {
+        for (octets, sent, kept) in [(0, 70_000, 64 * 1024), (1 << 20, 100, 64)] {
+            let inbox = Inbox::new(1, 1);
+            let target = ReplyTarget {
+                outlet: inbox.clone(),
+                consumer: ConsumerKey {
+                    slot: 0,
+                    generation: 0,
+                },
+            };
+            let parts = Parts {
+                exchange: "".into(),
+                routing_key: "r".into(),
+                properties: &[0, 0],
+                flags: 0,
+            };
+            let message = Message::new(&Memory::new(), &parts, &vec![0; octets]);
+            let mut fx = Effects::default();
+            for _ in 0..sent {
+                target.send(&message, &mut fx);
+            }
+            assert_eq!(inbox.load().0, kept);
+        }
+    }
+}

@@ -337,6 +337,11 @@ impl Client {
         }
     }
 
+    /// The content of a delivery, for who read its method.
+    pub fn content(&mut self) -> std::io::Result<Vec<u8>> {
+        self.body()
+    }
+
     fn body(&mut self) -> std::io::Result<Vec<u8>> {
         let header = self.next()?;
         assert_eq!(header.kind, FrameKind::Header);
