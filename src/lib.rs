@@ -22,3 +22,4 @@ pub mod password;
 pub mod perf;
 pub mod ping;
 pub mod sync;
+pub mod trust;

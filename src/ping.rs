@@ -2,18 +2,14 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{
-    AlertDescription, ClientConfig, ClientConnection, DigitallySignedStruct, StreamOwned,
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{AlertDescription, ClientConnection, StreamOwned};
+use rustls_pki_types::ServerName;
 
 use crate::config::Config;
 use crate::protocol::frame::PROTOCOL_HEADER;
+use crate::trust::{self, Trust};
 
 /// Octets of `connection.start` that say what it is: a frame's head, a class and a method.
 const START_OCTETS: usize = 11;
@@ -66,15 +62,10 @@ fn greet(mut stream: impl Read + Write) -> io::Result<()> {
 }
 
 fn over_tls(socket: TcpStream) -> io::Result<()> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth();
+    // It is asked whether a broker lives, nothing is told to it.
+    let config = trust::tls(&Trust::Anybody)?;
     let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
-    let client = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    let client = ClientConnection::new(config, name).map_err(io::Error::other)?;
     match greet(StreamOwned::new(client, socket)) {
         // It lives, and lets nobody in without a certificate.
         Err(e) if wants_certificate(&e) => Ok(()),
@@ -90,47 +81,6 @@ fn wants_certificate(e: &io::Error) -> bool {
             AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure
         ))
     )
-}
-
-/// Takes every certificate: it is asked whether a broker lives, nothing is told to it.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

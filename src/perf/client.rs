@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use rustls::ClientConfig;
 
-use super::socket::{Socket, Trust, tls};
+use super::socket::Socket;
 use crate::protocol::field_table::{FieldTable, TableRef};
 use crate::protocol::frame::{self, FrameKind, FrameRef, PROTOCOL_HEADER, Parsed};
 use crate::protocol::methods::{Method, channel, connection};
 use crate::protocol::{EncodeMethod, encode};
+use crate::trust::{Trust, tls};
 
 /// What is read from a socket at a time.
 const READ_BYTES: usize = 128 * 1024;

@@ -19,10 +19,10 @@ use serde::Serialize;
 
 use self::client::{Address, Client};
 use self::load::{Shared, Window};
-use self::socket::Trust;
 use crate::cli::Perf;
 use crate::protocol::field_table::{FieldTable, TableRef};
 use crate::protocol::methods::{Method, queue};
+use crate::trust::Trust;
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_secs(1);
