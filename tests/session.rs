@@ -199,6 +199,30 @@ fn empty_frames_are_no_part_of_a_body_and_take_nothing() {
     assert!(held.bytes_max < 2 * sent, "{} for {sent}", held.bytes_max);
 }
 
+/// Who has not heard that its channel is closed goes on to publish there: that goes by.
+#[test]
+fn what_comes_on_a_closed_channel_takes_nothing() {
+    let broker = session::broker();
+    let passive = queue::Declare {
+        queue: "none",
+        passive: true,
+        ..Default::default()
+    };
+    let mut peer = Peer::new(&broker);
+    peer.method(1, &passive);
+    peer.begin(1, "e", &properties(60_000), 16 << 20);
+    let sent = peer.input.len() as u64;
+    for _ in 0..200 {
+        peer.frame(FrameKind::Body, 1, &[1; PART]);
+    }
+    let held = allocation_counter::measure(|| {
+        peer.turn();
+    });
+    assert!(held.bytes_max < sent, "{}", held.bytes_max);
+    assert_eq!(peer.said().last().unwrap(), "channel close 404");
+    assert_eq!(peer.input.len(), 0);
+}
+
 #[test]
 fn an_alarm_stops_a_body_that_has_begun() {
     let broker = session::broker();

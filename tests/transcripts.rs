@@ -8,6 +8,8 @@
 //! A connects                       a connection, through its handshake (A> lines do it by hand)
 //! A> 1 queue.declare queue=q       on channel 1
 //! A> 1 publish "body" key=q        a publish with its content
+//! A> 1 content header 4            a frame of a content alone: for a body of 4 octets
+//! A> 1 content body "part"         another one
 //! A> header "AMQP..."              raw octets
 //! A< 1 queue.declare-ok queue=q    the broker's answer
 //! A> 1 publish "" key=amq.rabbitmq.reply-to.RANDOM     to the address that was told last
@@ -291,6 +293,15 @@ impl World {
                 }
                 let (channel, what) = rest.split_once(' ').unwrap();
                 let channel: u16 = channel.parse().unwrap();
+                if let Some(size) = what.strip_prefix("content header ") {
+                    let mut header = vec![0, 60, 0, 0];
+                    header.extend(size.parse::<u64>().unwrap().to_be_bytes());
+                    header.extend([0, 0]);
+                    return self.send(name, channel, 2, &header);
+                }
+                if let Some(part) = what.strip_prefix("content body ") {
+                    return self.send(name, channel, 3, part.trim_matches('"').as_bytes());
+                }
                 match what.strip_prefix("publish ") {
                     None => {
                         let payload = self.spec.encode(what);

@@ -137,10 +137,27 @@ impl Assembly {
         self.counted != 0
     }
 
-    /// Nothing more comes of it.
-    pub(super) fn clear(&mut self, sum: &mut u64) {
+    /// Nothing comes of what has begun. Its frames go on to come, and to go by: see [`Self::pass`].
+    pub(super) fn abandon(&mut self, sum: &mut u64) {
+        let (stage, body_size) = (self.stage, self.body_size);
+        let skipped = self.skipped + self.gathered;
         self.end(sum);
-        *self = Assembly::default();
+        *self = Assembly {
+            stage,
+            body_size,
+            skipped,
+            ..Assembly::default()
+        };
+    }
+
+    /// So many octets of a publish that nobody wants go by; zero of them with its header.
+    pub(super) fn pass(&mut self, octets: usize) {
+        self.skipped += octets as u64;
+        self.stage = if self.skipped < self.body_size {
+            Stage::Body
+        } else {
+            Stage::Method
+        };
     }
 }
 
@@ -199,7 +216,7 @@ mod tests {
         let held: usize = all.iter().map(|a| a.contents.capacity()).sum();
         assert_eq!(sum, (held + 90_000 * 300) as u64);
         assert!(sum <= 2 * come + AHEAD_BYTES_MAX, "{sum} for {come}");
-        all.iter_mut().for_each(|a| a.clear(&mut sum));
+        all.iter_mut().for_each(|a| a.abandon(&mut sum));
         assert_eq!(sum, 0);
     }
 }

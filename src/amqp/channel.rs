@@ -18,7 +18,8 @@ use crate::broker::queue::{DeliveryRef, Queue};
 ///      +--------------------+--------------------------+ or channel.close
 /// ```
 ///
-/// While closing, everything on the number is ignored but the two methods that end it. A channel that its
+/// While closing, everything on the number is ignored but the two methods that end it, and what cannot be right
+/// on any channel: `channel.open`, and frames of content out of order. A channel that its
 /// client closed is [`Phase::Left`] for the rest of what was read with that: as in RabbitMQ, what the client
 /// had sent right behind is ignored, too.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -16,7 +16,9 @@ use crate::broker::message::{FLAG_BCC, FLAG_PERSISTENT, Message, Parts};
 use crate::broker::routing::{RouteError, route_keys};
 use crate::broker::routing_keys::octets_array;
 use crate::protocol::frame::{FrameKind, FrameRef};
-use crate::protocol::properties::{CLASS_BASIC, Properties, PropertiesRef, parse_content_header};
+use crate::protocol::properties::{
+    CLASS_BASIC, Properties, PropertiesRef, parse_content_header, parse_unwanted_header,
+};
 use crate::protocol::reply_code::{HardCode, SoftCode};
 use crate::protocol::short::shown;
 
@@ -33,16 +35,20 @@ enum Body<'a> {
 }
 
 impl Connection {
-    /// A content header or body frame on an open channel.
+    /// A content header or body frame. As from RabbitMQ, frames have to come in their order on a channel that
+    /// is closed, too: who goes on to publish there, not having heard of it, keeps that order.
     pub(super) fn content(&mut self, number: u16, frame: FrameRef<'_>) -> Result<(), Exception> {
         let ch = self.channels.get_mut(number).ok_or_else(not_open)?;
-        if ch.phase != super::channel::Phase::Open {
-            return Ok(());
-        }
+        let open = ch.phase == super::channel::Phase::Open;
         let a = &mut ch.assembly;
         match (a.stage, frame.kind) {
             (Stage::Header, FrameKind::Header) => {
-                let header = parse_content_header(frame.payload).map_err(|e| errors::decode(&e))?;
+                let header = if open {
+                    parse_content_header(frame.payload)
+                } else {
+                    parse_unwanted_header(frame.payload)
+                };
+                let header = header.map_err(|e| errors::decode(&e))?;
                 if header.weight != 0 {
                     return Err(expected(Stage::Header));
                 }
@@ -59,6 +65,12 @@ impl Connection {
                         header.body_size
                     );
                     return Err(Exception::hard(HardCode::FRAME_ERROR, text));
+                }
+                if !open {
+                    (a.body_size, a.skipped) = (header.body_size, 0);
+                    a.pass(0);
+                    self.note_publisher();
+                    return Ok(());
                 }
                 if header.odd_types {
                     let rewritten = Properties::from(header.properties).encode();
@@ -85,6 +97,10 @@ impl Connection {
                 if size > a.body_size {
                     let text = "content body frame exceeds remaining content size";
                     return Err(Exception::hard(HardCode::FRAME_ERROR, text));
+                }
+                if !open {
+                    a.pass(frame.payload.len());
+                    return Ok(());
                 }
                 if size == a.body_size && a.gathered + a.skipped == 0 {
                     return self.publish(number, Body::Whole(frame.payload));

@@ -50,22 +50,29 @@ pub struct ContentHeader<'a> {
 /// # Errors
 /// [`DecodeError`] if they do not decode.
 pub fn parse_content_header(payload: &[u8]) -> Result<ContentHeader<'_>, DecodeError> {
+    let checked = content_header(payload).and_then(|mut header| {
+        header.odd_types = header.properties.check()?;
+        Ok(header)
+    });
+    checked.map_err(|e| e.of(payload))
+}
+
+/// The same for a content that nobody wants, whose properties nobody looks at.
+///
+/// # Errors
+/// [`DecodeError`] if it is too short.
+pub fn parse_unwanted_header(payload: &[u8]) -> Result<ContentHeader<'_>, DecodeError> {
     content_header(payload).map_err(|e| e.of(payload))
 }
 
 fn content_header(payload: &[u8]) -> Result<ContentHeader<'_>, Malformed> {
     let mut r = Reader::new(payload);
-    let class_id = r.short()?;
-    let weight = r.short()?;
-    let body_size = r.longlong()?;
-    let properties = PropertiesRef(r.rest());
-    let odd_types = properties.check()?;
     Ok(ContentHeader {
-        class_id,
-        body_size,
-        properties,
-        weight,
-        odd_types,
+        class_id: r.short()?,
+        weight: r.short()?,
+        body_size: r.longlong()?,
+        properties: PropertiesRef(r.rest()),
+        odd_types: false,
     })
 }
 

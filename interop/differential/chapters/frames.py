@@ -87,6 +87,10 @@ def heartbeat_with_a_payload(broker):
         "body without a method": (1, amqp.BODY, b"abc"),
         "empty body without a method": (1, amqp.BODY, b""),
         "long body without a method": (1, amqp.BODY, b"abcdefghijklmnopqrstuvwxyz"),
+        "header of 4 octets on channel 0": (0, amqp.HEADER, b"\0\x3c\0\0"),
+        "header of 4 octets on a channel that is not open": (5, amqp.HEADER, b"\0\x3c\0\0"),
+        "header of 4 octets without a method": (1, amqp.HEADER, b"\0\x3c\0\0"),
+        "header of 12 octets without a method": (1, amqp.HEADER, b"\0\x3c\0\0\0\0\0\0\0\0\0\0"),
     }
 )
 def unexpected(broker, number, kind, payload):

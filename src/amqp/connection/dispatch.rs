@@ -26,9 +26,9 @@ impl Connection {
                     self.closing_method(frame.payload);
                     return Ok(());
                 }
-                let assembling = self.channel(number).filter(|ch| {
-                    ch.phase == ChannelPhase::Open && ch.assembly.stage != Stage::Method
-                });
+                let assembling = self
+                    .channel(number)
+                    .filter(|ch| ch.assembly.stage != Stage::Method);
                 if let Some(ch) = assembling {
                     let error = expected(ch.assembly.stage);
                     return Err((number, basic::Publish::ID, error));
@@ -69,6 +69,9 @@ impl Connection {
             }
             _ if self.phase == Phase::Closing => Ok(()),
             FrameKind::Header | FrameKind::Body => {
+                if frame.kind == FrameKind::Header && frame.payload.len() < CONTENT_HEADER_MIN {
+                    return Err((0, MethodId::NONE, unknown(&frame)));
+                }
                 if number == 0 {
                     return Err((0, MethodId::NONE, unexpected(&frame)));
                 }
@@ -80,12 +83,6 @@ impl Connection {
                 };
                 if stage.is_none() {
                     return Err((0, id, expected(Stage::Method)));
-                }
-                if stage == Some(Stage::Header)
-                    && frame.kind == FrameKind::Header
-                    && frame.payload.len() < CONTENT_HEADER_MIN
-                {
-                    return Err((0, MethodId::NONE, unknown(&frame)));
                 }
                 self.content(number, frame).map_err(|e| (number, id, e))
             }
@@ -154,7 +151,10 @@ impl Connection {
                 Method::ChannelCloseOk(_) if ch.phase == ChannelPhase::Closing => {
                     self.forget_channel(number);
                 }
+                Method::ChannelOpen(_) => return Err(second_open()),
                 Method::ChannelClose(_) => self.send(number, &channel::CloseOk),
+                // Its content follows, and is ignored as well.
+                Method::BasicPublish(_) => ch.assembly.stage = Stage::Header,
                 _ => {}
             }
             return Ok(());
@@ -191,10 +191,7 @@ impl Connection {
 
     pub(super) fn dispatch(&mut self, number: u16, method: &Method<'_>) -> Result<(), Exception> {
         match method {
-            Method::ChannelOpen(_) => Err(Exception::hard(
-                HardCode::CHANNEL_ERROR,
-                "second 'channel.open' seen",
-            )),
+            Method::ChannelOpen(_) => Err(second_open()),
             Method::ChannelClose(_) => {
                 self.leave_channel(number);
                 if let Some(ch) = self.channels.get_mut(number) {
@@ -245,6 +242,10 @@ impl Connection {
             )),
         }
     }
+}
+
+fn second_open() -> Exception {
+    Exception::hard(HardCode::CHANNEL_ERROR, "second 'channel.open' seen")
 }
 
 fn unexpected(frame: &FrameRef<'_>) -> Exception {

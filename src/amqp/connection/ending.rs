@@ -27,7 +27,7 @@ impl Connection {
         let Some(ch) = self.channels.get_mut(number) else {
             return;
         };
-        ch.assembly.clear(&mut self.unfinished);
+        ch.assembly.abandon(&mut self.unfinished);
         ch.roll_back();
         let consumers = std::mem::take(&mut ch.consumers);
         let unacked = std::mem::take(&mut ch.unacked);
