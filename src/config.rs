@@ -231,6 +231,10 @@ section! {
         max_unauthenticated_connections: usize = 1024,
         /// The same for one address (IPv6: one /64), so that one cannot lock the others out. Zero: no limit.
         max_unauthenticated_connections_per_address: usize = 512,
+        /// Failed logins from one address that slow nobody down.
+        failed_logins_free: u32 = 10,
+        /// Milliseconds that connections from an address with more of them wait at most; zero: none waits.
+        failed_login_delay_ms: u64 = 2_000,
         /// Connections in all; zero: no limit but the system's.
         max_connections: usize = 0,
         /// Channels in all; zero: no limit.
@@ -521,6 +525,12 @@ mod tests {
             "protocol.max_unauthenticated_connections_per_address",
             &["-1"],
             "",
+        ),
+        ("protocol.failed_logins_free", &["-1", "5000000000"], ""),
+        (
+            "protocol.failed_login_delay_ms",
+            &["60001", "9223372036854775807"],
+            "0 to 60000 milliseconds",
         ),
         ("protocol.max_connections", &["-1"], ""),
         ("protocol.max_channels", &["-1"], ""),

@@ -12,7 +12,7 @@ use leveret::protocol::frame::{FrameKind, PROTOCOL_HEADER};
 use leveret::protocol::methods::{basic, channel, connection};
 use leveret::protocol::properties::Properties;
 use leveret::protocol::{EncodeMethod, Method};
-use support::{Broker, Client, PATIENCE};
+use support::{Broker, Client, PATIENCE, metric, scrape};
 
 /// Reads until the broker hangs up, and says how long that took.
 fn hung_up(c: &mut Client) -> Duration {
@@ -85,11 +85,19 @@ fn a_handshake_has_a_time_limit() {
     assert!(hung_up(&mut stuck) < Duration::from_secs(5));
 }
 
+/// A connection from one of this machine's addresses.
+fn from(broker: &Broker, address: [u8; 4]) -> std::io::Result<Client> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&std::net::SocketAddr::from((address, 0)).into())?;
+    socket.connect(&broker.address.into())?;
+    Client::over(socket.into())
+}
+
 #[test]
 fn connections_that_have_not_logged_in_are_limited() {
     let dir = tempfile::tempdir().unwrap();
     let settings = [
-        ("LEVERET_PROTOCOL_MAX_UNAUTHENTICATED_CONNECTIONS", "4"),
+        ("LEVERET_PROTOCOL_MAX_UNAUTHENTICATED_CONNECTIONS", "6"),
         (
             "LEVERET_PROTOCOL_MAX_UNAUTHENTICATED_CONNECTIONS_PER_ADDRESS",
             "3",
@@ -99,22 +107,23 @@ fn connections_that_have_not_logged_in_are_limited() {
     ];
     let broker = Broker::start(&dir.path().join("data"), &settings);
     let try_from = |address: [u8; 4]| {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-        socket.bind(&std::net::SocketAddr::from((address, 0)).into())?;
-        socket.connect(&broker.address.into())?;
-        let mut c = Client::over(socket.into())?;
+        let mut c = from(&broker, address)?;
         c.socket.write_all(&PROTOCOL_HEADER)?;
         c.expect(connection::Start::ID).map(|_| c)
     };
-    let (one, other) = ([127, 0, 0, 1], [127, 0, 0, 2]);
+    let (one, other, third) = ([127, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 3]);
     let mut waiting: Vec<_> = (0..3).map(|_| try_from(one).unwrap()).collect();
     assert!(try_from(one).is_err(), "too many from there");
-    waiting.push(try_from(other).unwrap());
-    assert!(try_from(other).is_err(), "too many in all");
+    // As many as are still free.
+    waiting.extend((0..2).map(|_| try_from(other).unwrap()));
+    assert!(try_from(other).is_err(), "room is left for others");
+    waiting.push(try_from(third).unwrap());
+    let last = [127, 0, 0, 4];
+    assert!(try_from(last).is_err(), "too many in all");
     // One that gives up makes room.
     waiting.remove(0);
     let deadline = Instant::now() + PATIENCE;
-    while Client::connect(broker.address).is_err() {
+    while try_from(last).is_err() {
         assert!(Instant::now() < deadline, "no room again");
     }
 }
@@ -247,4 +256,39 @@ fn a_stop_is_announced() {
     assert!(broker.stop(), "exit code 0");
     let text = "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'";
     assert_eq!(told.join().unwrap(), (320, text.to_owned()));
+}
+
+/// An address from which logins have failed waits, also with a right password. Others do not, and nobody for ever.
+#[test]
+fn failed_logins_slow_their_address_down() {
+    const DELAY: Duration = Duration::from_millis(200);
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [
+        ("LEVERET_PROTOCOL_FAILED_LOGINS_FREE", "3"),
+        ("LEVERET_PROTOCOL_FAILED_LOGIN_DELAY_MS", "200"),
+        ("LEVERET_LISTENERS_PROMETHEUS", "127.0.0.1:0"),
+    ];
+    let broker = Broker::start(&dir.path().join("data"), &settings);
+    let log_in = |address, password| {
+        let began = Instant::now();
+        let mut c = from(&broker, address).unwrap();
+        let done = c.log_in_as("guest", password).is_ok();
+        assert_eq!(done, password == "guest");
+        began.elapsed()
+    };
+    let (one, other) = ([127, 0, 0, 1], [127, 0, 0, 2]);
+    for _ in 0..5 {
+        log_in(one, "wrong");
+    }
+    for password in ["wrong", "guest"] {
+        assert!(log_in(one, password) >= DELAY);
+    }
+    // A mean of several: this machine may be busy.
+    let n = 20;
+    let took: Duration = (0..n).map(|_| log_in(other, "guest")).sum();
+    assert!(took / n < DELAY, "{took:?}");
+    broker.said.wait_for("connection slowed");
+    let page = scrape(broker.listens("prometheus"));
+    let slowed = metric(&page, "leveret_connections_slowed_total");
+    assert!(slowed >= 2.0, "{slowed}");
 }

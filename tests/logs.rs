@@ -27,6 +27,7 @@ fn lines_that_nobody_reads_hold_nothing_up() {
         .envs([
             ("LEVERET_LISTENERS_PROMETHEUS", ""),
             ("LEVERET_LOG_LEVEL", "debug"),
+            ("LEVERET_PROTOCOL_FAILED_LOGIN_DELAY_MS", "0"),
         ])
         .stdin(Stdio::null())
         .stderr(writer.try_clone().unwrap());
@@ -103,7 +104,8 @@ fn what_peers_call_themselves_stays_in_its_line() {
 #[test]
 fn what_peers_cause_is_limited() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(&dir.path().join("data"), &[]);
+    let at_once = [("LEVERET_PROTOCOL_FAILED_LOGIN_DELAY_MS", "0")];
+    let broker = Broker::start(&dir.path().join("data"), &at_once);
     for _ in 0..150 {
         let mut c = Client::raw(broker.address).unwrap();
         assert!(c.log_in_as("guest", "wrong").is_err());

@@ -15,6 +15,9 @@ const TIMEOUT_MS: RangeInclusive<u64> = 100..=3_600_000;
 /// Longest time that a consumer may be given, milliseconds: ten years, as for times to live.
 const CONSUMER_TIMEOUT_MS_MAX: u64 = 10 * 365 * 86_400_000;
 
+/// Longest time that who has failed to log in is kept waiting, milliseconds.
+const LOGIN_DELAY_MS: RangeInclusive<u64> = 0..=60_000;
+
 /// Threads that a machine may be asked for.
 const WORKER_THREADS_MAX: usize = 1024;
 
@@ -154,6 +157,8 @@ impl Config {
         let ms = "milliseconds";
         let handshake = p.handshake_timeout_ms;
         within("protocol.handshake_timeout_ms", handshake, &TIMEOUT_MS, ms)?;
+        let delay = p.failed_login_delay_ms;
+        within("protocol.failed_login_delay_ms", delay, &LOGIN_DELAY_MS, ms)?;
         let write = p.write_timeout_ms;
         within("protocol.write_timeout_ms", write, &TIMEOUT_MS, ms)?;
         let consumers = 0..=CONSUMER_TIMEOUT_MS_MAX;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::descriptors::Descriptors;
+use super::failed_logins::FailedLogins;
 use crate::sync::Mutex;
 
 /// How long to wait before accepting again when the system is short of something.
@@ -62,6 +63,8 @@ impl Refusal {
 pub(super) struct Admission {
     descriptors: Descriptors,
     refused: [AtomicU64; Refusal::ALL.len()],
+    /// Connections that were kept waiting because of failed logins.
+    slowed: AtomicU64,
     half_open: AtomicUsize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -86,7 +89,7 @@ impl Drop for HalfOpen {
 }
 
 /// The address that is counted: that of the site where a peer may choose among many.
-fn counted(address: IpAddr) -> IpAddr {
+pub(super) fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(a) if !a.is_loopback() => {
             let mut octets = a.octets();
@@ -102,6 +105,7 @@ impl Admission {
         Arc::new(Admission {
             descriptors,
             refused: Default::default(),
+            slowed: AtomicU64::new(0),
             half_open: AtomicUsize::new(0),
             by_address: Mutex::new("half-open connections", HashMap::new()),
         })
@@ -137,12 +141,34 @@ impl Admission {
         self.refused[why as usize].load(Ordering::Relaxed)
     }
 
+    /// How long a connection from there waits before anything is read; counts it, and tells.
+    pub(super) fn slow(
+        &self,
+        failed: &FailedLogins,
+        peer: SocketAddr,
+        now: u64,
+    ) -> Option<Duration> {
+        let milliseconds = failed.delay_ms(counted(peer.ip()), now);
+        if milliseconds == 0 {
+            return None;
+        }
+        self.slowed.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%peer, milliseconds, "connection slowed: logins from its address have failed");
+        Some(Duration::from_millis(milliseconds))
+    }
+
+    /// Connections that were kept waiting so far.
+    pub(super) fn slowed(&self) -> u64 {
+        self.slowed.load(Ordering::Relaxed)
+    }
+
     /// Connections that have not logged in yet.
     pub(super) fn half_open(&self) -> usize {
         self.half_open.load(Ordering::Relaxed)
     }
 
-    /// Lets somebody try to log in, if not too many do already, in all and from there; zero: any number.
+    /// Lets somebody try to log in, if not too many do already, in all and from there; zero: any number. Nor may
+    /// one address have more than are still free: so many addresses have to join in before others find none.
     pub(super) fn let_in(
         self: &Arc<Self>,
         peer: SocketAddr,
@@ -152,10 +178,15 @@ impl Admission {
         let address = counted(peer.ip());
         let mut all = self.by_address.lock();
         let reached = |n: usize, most: usize| most != 0 && n >= most;
-        if reached(self.half_open.load(Ordering::Relaxed), most) {
+        let half_open = self.half_open.load(Ordering::Relaxed);
+        if reached(half_open, most) {
             return Err(Refusal::Unauthenticated);
         }
-        if reached(all.get(&address).copied().unwrap_or(0), most_per_address) {
+        let share = match most {
+            0 => most_per_address,
+            _ => most_per_address.min(most - half_open),
+        };
+        if reached(all.get(&address).copied().unwrap_or(0), share) {
             return Err(Refusal::Address);
         }
         *all.entry(address).or_insert(0) += 1;
@@ -241,6 +272,24 @@ mod tests {
         // Zero: any number.
         let many: Vec<_> = (0..10).map(|_| a.let_in(peer("::1"), 0, 0)).collect();
         assert!(many.iter().all(Result::is_ok));
+    }
+
+    /// With any number for each, one address gets half of all, the next half of what is left, and so on.
+    #[test]
+    fn who_comes_late_finds_room() {
+        let a = Admission::new(Descriptors::raise());
+        let mut all = Vec::new();
+        let mut taken = Vec::new();
+        for n in 1..=20 {
+            let from = peer(&format!("192.0.2.{n}"));
+            let before = all.len();
+            while let Ok(one) = a.let_in(from, 1024, 900) {
+                all.push(one);
+            }
+            taken.push(all.len() - before);
+        }
+        assert_eq!(taken[..10], [512, 256, 128, 64, 32, 16, 8, 4, 2, 1]);
+        assert_eq!(all.len(), 1024);
     }
 
     #[test]

@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::admission::counted;
+use super::failed_logins::FailedLogins;
 use crate::amqp::settings::{Authenticator, Login, Refused};
 use crate::broker::Broker;
+use crate::clock;
 use crate::config::{Config, Defaults};
 use crate::password;
 
@@ -21,6 +24,7 @@ pub(super) struct InternalUsers {
     pub(super) broker: Arc<Broker>,
     pub(super) loopback_users: Vec<String>,
     pub(super) logins: Arc<Logins>,
+    pub(super) failed: Arc<FailedLogins>,
 }
 
 impl Authenticator for InternalUsers {
@@ -31,6 +35,9 @@ impl Authenticator for InternalUsers {
             Err(_) => &self.logins.bad,
         };
         count.fetch_add(1, Ordering::Relaxed);
+        if let (Err(_), Some(peer)) = (&checked, login.peer) {
+            self.failed.note(counted(peer.ip()), clock::now());
+        }
         checked
     }
 }

@@ -76,6 +76,7 @@ struct Gauges {
     memory_alarm: Gauge,
     disk_alarm: Gauge,
     half_open: Gauge,
+    slowed: Counter,
     log_backlog: Gauge,
     log_failed: Gauge,
     log_out_of_space: Gauge,
@@ -419,6 +420,12 @@ impl Metrics {
                 "leveret_connections_unauthenticated",
                 "Connections that have not logged in yet",
             ),
+            slowed: counter(
+                &r,
+                "leveret_connections_slowed_total",
+                &[],
+                "Connections that were kept waiting because logins from their address had failed",
+            ),
             refused: Refusal::ALL.map(|why| {
                 counter(
                     &r,
@@ -514,6 +521,7 @@ impl Metrics {
         g.max_files.set(self.shared.descriptors.most() as f64);
         let admission = &self.shared.admission;
         g.half_open.set(admission.half_open() as f64);
+        g.slowed.absolute(admission.slowed());
         for (counter, why) in g.refused.iter().zip(Refusal::ALL) {
             counter.absolute(admission.refused(why));
         }

@@ -5,6 +5,7 @@ mod auth;
 mod certificate;
 mod connection;
 mod descriptors;
+mod failed_logins;
 mod gate;
 mod http;
 mod inbox;
@@ -30,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use self::admission::{Admission, Refusal, bind};
 use self::descriptors::Descriptors;
+use self::failed_logins::FailedLogins;
 use self::inbox::Inbox;
 pub use self::signals::Signals;
 use self::tls::TlsReloader;
@@ -72,6 +74,7 @@ pub(crate) struct Shared {
     pub(crate) session: Arc<SessionSettings>,
     pub(crate) authenticator: SharedAuthenticator,
     logins: Arc<auth::Logins>,
+    failed_logins: Arc<FailedLogins>,
     inboxes: Mutex<HashMap<u64, Arc<Inbox>>>,
     next_key: AtomicU64,
     admission: Arc<Admission>,
@@ -267,10 +270,12 @@ impl Server {
             cluster_name: p.cluster_name.clone(),
         });
         let logins = Arc::<auth::Logins>::default();
+        let failed_logins = Arc::new(FailedLogins::new(p));
         let authenticator = Arc::new(auth::InternalUsers {
             broker: broker.clone(),
             loopback_users: config.defaults.loopback_users.clone(),
             logins: logins.clone(),
+            failed: failed_logins.clone(),
         });
         let shared = Arc::new(Shared {
             config,
@@ -278,6 +283,7 @@ impl Server {
             session,
             authenticator,
             logins,
+            failed_logins,
             inboxes: Mutex::new("the list of connections", HashMap::new()),
             next_key: AtomicU64::new(0),
             admission: Admission::new(descriptors),
@@ -570,31 +576,57 @@ fn accepted_one(
         accepted_at: clock::now(),
         half_open,
     };
-    let shared = shared.clone();
-    match tls {
-        None => drop(tasks.spawn(connection::serve(stream, ends, shared))),
-        Some(tls) => {
-            let stop = stop.clone();
-            let acceptor = tokio_rustls::TlsAcceptor::from(tls.current());
-            tasks.spawn(async move {
-                let timeout = Duration::from_millis(shared.config.protocol.handshake_timeout_ms);
-                let shaken = tokio::select! {
-                    () = stop.cancelled() => return,
-                    shaken = tokio::time::timeout(timeout, acceptor.accept(stream)) => shaken,
-                };
-                match shaken {
-                    Ok(Ok(stream)) => {
-                        let shown = stream.get_ref().1.peer_certificates();
-                        let from = shared.config.tls.login_from;
-                        ends.certified = shown
-                            .and_then(|chain| chain.first())
-                            .and_then(|c| certificate::user_name(c, from));
-                        connection::serve(stream, ends, shared).await;
-                    }
-                    Ok(Err(e)) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
-                    Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
-                }
-            });
+    let slowed = shared
+        .admission
+        .slow(&shared.failed_logins, peer, ends.accepted_at);
+    let (shared, stop) = (shared.clone(), stop.clone());
+    let Some(tls) = tls else {
+        tasks.spawn(async move {
+            if waited(slowed, &mut ends, &stop).await {
+                connection::serve(stream, ends, shared).await;
+            }
+        });
+        return;
+    };
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls.current());
+    tasks.spawn(async move {
+        if !waited(slowed, &mut ends, &stop).await {
+            return;
+        }
+        let timeout = Duration::from_millis(shared.config.protocol.handshake_timeout_ms);
+        let shaken = tokio::select! {
+            () = stop.cancelled() => return,
+            shaken = tokio::time::timeout(timeout, acceptor.accept(stream)) => shaken,
+        };
+        match shaken {
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates();
+                let from = shared.config.tls.login_from;
+                ends.certified = shown
+                    .and_then(|chain| chain.first())
+                    .and_then(|c| certificate::user_name(c, from));
+                connection::serve(stream, ends, shared).await;
+            }
+            Ok(Err(e)) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+        }
+    });
+}
+
+/// Waits before anything is read from a peer; its time limit begins afterwards. False: the broker stops.
+async fn waited(
+    delay: Option<Duration>,
+    ends: &mut connection::Ends,
+    stop: &CancellationToken,
+) -> bool {
+    let Some(delay) = delay else {
+        return true;
+    };
+    tokio::select! {
+        () = stop.cancelled() => false,
+        () = tokio::time::sleep(delay) => {
+            ends.accepted_at = clock::now();
+            true
         }
     }
 }
