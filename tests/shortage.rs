@@ -68,6 +68,39 @@ fn connections_leave_descriptors_to_the_log() {
 }
 
 #[test]
+fn a_backlog_of_more_segments_than_descriptors_is_kept_and_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [METRICS, ("LEVERET_STORAGE_SEGMENT_BYTES", "1MiB")];
+    let (limit, data) = ("ulimit -n 120", dir.path().join("data"));
+    let broker = Broker::start_after(limit, &data, &settings);
+    let mut c = Client::connect(broker.address).unwrap();
+    c.declare("q", true, &FieldTable::new()).unwrap();
+    c.confirm_select().unwrap();
+    let n = 150;
+    for tag in 1..=n {
+        c.publish("q", &[tag as u8; 600_000]).unwrap();
+        c.expect(basic::Ack::ID).unwrap();
+    }
+    broker.kill();
+    // What is read now is in the log only.
+    let broker = Broker::start_after(limit, &data, &settings);
+    let mut c = Client::connect(broker.address).unwrap();
+    c.qos(5).unwrap();
+    c.consume("q", false).unwrap();
+    for tag in 1..=n {
+        let m = c.delivery().unwrap();
+        assert_eq!((m.body.len(), m.body[0]), (600_000, tag as u8));
+        c.ack(m.tag, false).unwrap();
+        if tag % 50 == 0 {
+            let page = scrape(broker.listens("prometheus"));
+            assert!(metric(&page, "rabbitmq_process_open_fds") < 80.0, "{page}");
+            assert_eq!(metric(&page, "leveret_log_damaged_places_total"), 0.0);
+        }
+    }
+    assert!(broker.stop());
+}
+
+#[test]
 fn the_soft_limit_is_raised_to_the_hard_one() {
     let dir = tempfile::tempdir().unwrap();
     let limits = "ulimit -Sn 200; ulimit -Hn 5000";

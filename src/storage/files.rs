@@ -37,6 +37,8 @@ pub trait FileLayer: Send + Sync {
     /// Opens a file for reading and writing, creating it if it is not there, readable by its owner
     /// only.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
+    /// Opens a file for reading and writing; `NotFound` if it is not there.
+    fn open_existing(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
     /// Renames a file; durable after [`Self::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file; durable after [`Self::sync_dir`].
@@ -120,6 +122,11 @@ impl FileLayer for Disk {
             .truncate(false)
             .mode(0o600)
             .open(path)?;
+        Ok(Arc::new(file))
+    }
+
+    fn open_existing(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
         Ok(Arc::new(file))
     }
 

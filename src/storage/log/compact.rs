@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::format::{self, FrameHeader, Place, Record};
 use super::frames::Frames;
+use super::open::SegmentFile;
 use super::segment::{Index, note_frame};
 use super::{Inner, index, reclaim, settled};
 use crate::storage::files::LogFile;
@@ -82,6 +83,9 @@ impl Rewritten {
 /// A rewrite under way.
 pub(super) struct Rewrite {
     number: u32,
+    /// What is read, and what was opened of it.
+    old: Arc<SegmentFile>,
+    file: Arc<dyn LogFile>,
     frames: Frames,
     /// How far it has been read, and its length.
     at: u64,
@@ -108,17 +112,20 @@ impl Rewrite {
             return Ok(None);
         };
         *last = number;
-        let (file, len, next_id) = {
+        let (old, len, next_id) = {
             let staging = log.lock();
             let segment = staging.segments.by_number.get(&number);
             let found = segment.and_then(|s| Some((s.file.clone()?, u64::from(s.len), s.next_id)));
             let Some(found) = found else { return Ok(None) };
             found
         };
+        let file = log.open.get(log.files.as_ref(), &old)?;
         let tmp = reclaim::tmp(&log.segment_path(number));
         Ok(Some(Rewrite {
             number,
-            frames: Frames::of(number, file)?,
+            old,
+            frames: Frames::of(number, file.clone())?,
+            file,
             at: 0,
             len,
             next_id,
@@ -223,17 +230,24 @@ impl Rewrite {
         // IMPORTANT: an index of what was there before must not be found beside it.
         reclaim::remove_if_there(log, &index::path(&log.options.dir, number))?;
         log.files.sync_dir(&dir)?;
+        // IMPORTANT: who knows where something was in it must not open the new one for that. So it is as well if
+        // this fails and the new one is there all the same.
+        self.old.hold(self.file.clone());
         log.files.rename(&self.tmp, &path)?;
         log.files.sync_dir(&dir)?;
+        let new = SegmentFile::held(&path, self.out.file.clone());
         let mut staging = log.lock();
         if let Some(s) = staging.segments.by_number.get_mut(&number) {
-            s.file = Some(self.out.file.clone());
+            s.file = Some(new.clone());
             s.len = new_len;
             s.sparse = std::mem::take(&mut self.sparse);
             s.copies = s.live;
             s.compacted_at = s.live;
             s.index = Index::Wanted;
         }
+        drop(staging);
+        log.open.forget(&self.old);
+        log.open.release(&new);
         Ok(())
     }
 

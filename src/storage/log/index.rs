@@ -146,7 +146,7 @@ pub(super) fn load(
     number: u32,
     segment: &dyn LogFile,
 ) -> io::Result<Option<Summary>> {
-    let file = files.open(&path(dir, number))?;
+    let file = files.open_existing(&path(dir, number))?;
     // None is larger than a part of its segment.
     let len = file.len()?.min(segment.len()?);
     let mut bytes = vec![0; len as usize];
@@ -185,15 +185,15 @@ fn ends_with(segment: &dyn LogFile, summary: &Summary) -> io::Result<bool> {
 
 /// Reads a segment of which everything is durable, and writes its index, if it is worth one.
 pub(super) fn write(log: &Inner, number: u32) -> io::Result<()> {
-    let Some((file, len)) = log
-        .lock()
-        .segments
-        .by_number
-        .get(&number)
-        .and_then(|s| Some((s.file.clone()?, s.len)))
-    else {
+    let found = {
+        let staging = log.lock();
+        let segment = staging.segments.by_number.get(&number);
+        segment.and_then(|s| Some((s.file.clone()?, s.len)))
+    };
+    let Some((file, len)) = found else {
         return Ok(());
     };
+    let file = log.open.get(log.files.as_ref(), &file)?;
     let most = len as usize / AT_MOST_ONE_IN;
     let mut summary = Summary::of(number);
     let (mut frames, synced) = (Frames::of(number, file.clone())?, file);

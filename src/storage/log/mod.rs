@@ -10,6 +10,7 @@ mod damage;
 mod format;
 mod frames;
 mod index;
+mod open;
 mod pending;
 mod reader;
 mod reclaim;
@@ -36,6 +37,7 @@ use std::time::Duration;
 pub(super) use self::damage::is_of_the_process;
 pub use self::damage::{Damage, Hole};
 use self::format::Part;
+use self::open::OpenSegments;
 use self::pending::{Pending, Unstored};
 use self::reserve::Reserve;
 use self::segment::{Segment, Segments, lsn};
@@ -160,6 +162,7 @@ struct Inner {
     proof: AtomicU64,
     /// Where durable means written: files of segments with bytes that were not synced.
     unsynced: Mutex<OpenFiles>,
+    open: OpenSegments,
     failed: AtomicBool,
     out_of_space: AtomicBool,
     reserve: Reserve,
@@ -252,6 +255,17 @@ impl Inner {
         if damaged.len() < DAMAGED_MAX && damaged.insert((segment, from)) {
             tracing::error!(
                 "{}: damaged from byte {from} to {to}; the messages that were in it are lost",
+                self.segment_path(segment).display()
+            );
+        }
+    }
+
+    /// The file of a segment is not there any more. Told once.
+    fn note_missing(&self, segment: u32) {
+        let mut damaged = self.damaged.lock().expect(UNPOISONED);
+        if damaged.len() < DAMAGED_MAX && damaged.insert((segment, 0)) {
+            tracing::error!(
+                "{}: it was removed; the messages that were in it are lost",
                 self.segment_path(segment).display()
             );
         }
@@ -363,6 +377,7 @@ impl SegmentedLog {
             durable: AtomicU64::new(start.0),
             proof: AtomicU64::new(start.0),
             unsynced: Mutex::default(),
+            open: OpenSegments::default(),
             failed: AtomicBool::new(false),
             out_of_space: AtomicBool::new(false),
             reserve,

@@ -4,14 +4,16 @@
 //! damaged is lost: a bad frame costs what it held, and reading goes on at the next good one.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::format::{self, Record};
 use super::frames::{Frames, Next};
+use super::open::SegmentFile;
 use super::segment::lsn;
-use super::{Inner, Staging};
+use super::{Inner, Staging, damage};
 use crate::broker::ports::{Bell, Found, Lsn, MessageId};
 use crate::storage::files::LogFile;
 
@@ -25,7 +27,7 @@ type Wanted = (u64, usize);
 /// Where to look for the messages of a segment.
 struct Place {
     segment: u32,
-    file: Arc<dyn LogFile>,
+    file: Arc<SegmentFile>,
     offset: u32,
     /// So far it is written.
     end: u32,
@@ -122,32 +124,70 @@ pub(super) fn read(log: &Inner, ids: &[MessageId], into: &mut Vec<Found>) -> io:
     let mut wanted = order.as_slice();
     let mut result = Ok(());
     while !wanted.is_empty() {
-        let (n, place) = find(log, wanted, into);
-        let (here, rest) = wanted.split_at(n);
-        if let Some(place) = place {
-            let damaged = |from, to| log.note_damage(place.segment, from, to);
-            // Other segments may be on another part of the disk.
-            result = result.and(read_segment(&place, here, into, damaged));
+        let (mut n, mut place) = find(log, wanted, into);
+        let mut opened = open(log, place.as_ref());
+        if matches!(&opened, Some(Err(e)) if e.kind() == io::ErrorKind::NotFound) {
+            // It may have gone, or another file have taken its place, since it was found.
+            (n, place) = find(log, wanted, into);
+            opened = open(log, place.as_ref());
         }
+        let (here, rest) = wanted.split_at(n);
+        // Other segments may be on another part of the disk.
+        let read = match (&place, opened) {
+            (Some(place), Some(Ok(file))) => {
+                let damaged = |from, to| log.note_damage(place.segment, from, to);
+                read_segment(place, file, here, into, damaged)
+            }
+            (Some(place), Some(Err(e))) if is_missing(log, place.segment, &e) => {
+                log.note_missing(place.segment);
+                lose(&mut open_of(here, into).as_slice(), u64::MAX, into);
+                Ok(())
+            }
+            (_, Some(Err(e))) => Err(e),
+            _ => Ok(()),
+        };
+        result = result.and(read);
         wanted = rest;
     }
     result
+}
+
+fn open(log: &Inner, place: Option<&Place>) -> Option<io::Result<Arc<dyn LogFile>>> {
+    place.map(|place| log.open.get(log.files.as_ref(), &place.file))
+}
+
+/// Whether a segment that cannot be opened is not in its folder any more, while others are.
+fn is_missing(log: &Inner, number: u32, why: &io::Error) -> bool {
+    if why.kind() != io::ErrorKind::NotFound {
+        return false;
+    }
+    let own = log.segment_path(number);
+    let there = log.files.list(&log.options.dir.join("log"));
+    there.is_ok_and(|there| {
+        let is_segment = |path: &PathBuf| damage::number_of(path).is_some();
+        !there.contains(&own) && there.iter().any(is_segment)
+    })
+}
+
+/// What is not known to be settled.
+fn open_of(wanted: &[Wanted], into: &[Found]) -> Vec<Wanted> {
+    let open = wanted.iter();
+    let open = open.filter(|(_, at)| !matches!(into[*at], Found::Settled));
+    open.copied().collect()
 }
 
 /// Reads on from a place, frame by frame, until all that is wanted was passed. `damaged` is told of
 /// what should have been there, from byte to byte.
 fn read_segment(
     place: &Place,
+    file: Arc<dyn LogFile>,
     wanted: &[Wanted],
     into: &mut [Found],
     mut damaged: impl FnMut(u32, u32),
 ) -> io::Result<()> {
-    let open = wanted
-        .iter()
-        .filter(|(_, at)| !matches!(into[*at], Found::Settled));
-    let open: Vec<Wanted> = open.copied().collect();
+    let open = open_of(wanted, into);
     let mut wanted = open.as_slice();
-    let mut frames = Frames::until(place.segment, place.file.clone(), place.end)?;
+    let mut frames = Frames::until(place.segment, file, place.end)?;
     let mut offset = place.offset;
     // What is written was whole when it was.
     let proved = Lsn(u64::MAX);

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::compact::{Piece, Rewrite};
+use super::damage::is_of_the_process;
 use super::segment::{Index, Segment, lsn};
 use super::trouble::Job;
 use super::{Durability, Inner, Staging, UNPOISONED, index, settled, trouble, writer};
@@ -104,6 +105,9 @@ impl Reclaim {
         if no_room && job.gives_room() && log.reserve.give(log.files.as_ref()) {
             done = act(self);
         }
+        if done.as_ref().is_err_and(is_of_the_process) && log.open.close_all() {
+            done = act(self);
+        }
         log.troubles.note(job, done.as_ref().err());
         let (times, skipped) = &mut self.failed[job as usize];
         *times = if done.is_ok() { 0 } else { (*times + 1).min(5) };
@@ -120,7 +124,7 @@ impl Reclaim {
             let from = all
                 .range(self.indexed.saturating_add(1)..)
                 .chain(all.range(..=self.indexed));
-            let mut due = from.filter(|(_, s)| s.index == Index::Due);
+            let mut due = from.filter(|(_, s)| s.index == Index::Due && s.live > 0);
             due.next().map(|(number, _)| *number)
         };
         let Some(number) = due else { return Ok(false) };
@@ -170,6 +174,7 @@ fn forget(log: &Inner, number: u32) {
     drop(staging);
     if let Some(file) = file
         && before > log.options.cached_bytes
+        && let Ok(file) = log.open.get(log.files.as_ref(), &file)
     {
         file.forget();
     }
@@ -254,15 +259,24 @@ fn remove_dead(log: &Inner) -> io::Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-/// Removes the files of a segment, for good: the next one to go may hold its settles.
+/// Removes the files of a segment, for good: the next one to go may hold its settles. Its notes stay until it is
+/// gone for certain: a power cut must not bring it back without them.
 fn remove(log: &Inner, number: u32) -> io::Result<()> {
     let dir = &log.options.dir;
     let open = log.unsynced.lock().expect(UNPOISONED).remove(&number);
     drop(open);
+    let file = {
+        let staging = log.lock();
+        let segment = staging.segments.by_number.get(&number);
+        segment.and_then(|s| s.file.clone())
+    };
     remove_if_there(log, &log.segment_path(number))?;
+    if let Some(file) = file {
+        log.open.forget(&file);
+    }
+    log.files.sync_dir(&dir.join("log"))?;
     remove_if_there(log, &settled::path(dir, number))?;
-    remove_if_there(log, &index::path(dir, number))?;
-    log.files.sync_dir(&dir.join("log"))
+    remove_if_there(log, &index::path(dir, number))
 }
 
 /// Whether the active segment is on the disk, and with it how far ids and segments were counted.

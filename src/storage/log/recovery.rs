@@ -24,6 +24,7 @@ use std::time::Duration;
 use super::damage::{self, Damage, Hole};
 use super::format::{self, Place};
 use super::frames::{Frames, Next};
+use super::open::SegmentFile;
 use super::pending::Durable;
 use super::segment::{Index, Segments, lsn};
 use super::summary::{Settled, Summary};
@@ -189,10 +190,12 @@ pub(super) fn run(
     let segments: HashSet<PathBuf> = segments
         .chain(aside.iter().map(|path| path.with_extension("")))
         .collect();
-    hints.retain(|hint| {
-        // One that is left behind when its segment goes.
-        segments.contains(&hint.with_extension("segment")) || files.remove(hint).is_err()
-    });
+    let has_segment = |hint: &PathBuf| segments.contains(&hint.with_extension("segment"));
+    if !hints.iter().all(has_segment) {
+        // Left behind when their segments went, which must be for good first.
+        files.sync_dir(&dir)?;
+        hints.retain(|hint| has_segment(hint) || files.remove(hint).is_err());
+    }
     let found = Recovered {
         segments: Segments::default(),
         last_segment: (stored.applied.0 >> 32) as u32,
@@ -233,7 +236,7 @@ impl Recovery<'_> {
     fn prove(&mut self, paths: &[(u32, PathBuf)]) {
         let mut said = false;
         for (number, path) in paths.iter().rev() {
-            let Ok(file) = self.files.open(path) else {
+            let Ok(file) = self.files.open_existing(path) else {
                 continue;
             };
             if let Some(summary) = self.index(*number, file.as_ref()) {
@@ -300,10 +303,10 @@ impl Recovery<'_> {
             Read::Index(summary) => {
                 self.goes_on_at(summary.first_id);
                 self.expected = Some(summary.next_id);
-                self.add(summary, file, true)
+                self.add(summary, path, true)
             }
             Read::Whole(scanned) => match self.mend(number, path, &file, scanned)? {
-                Some(summary) => self.add(summary, file, false),
+                Some(summary) => self.add(summary, path, false),
                 None => Ok(()),
             },
         }
@@ -311,7 +314,7 @@ impl Recovery<'_> {
 
     /// What is in a segment; nothing is changed on the disk.
     fn read(&mut self, number: u32, path: &Path) -> io::Result<(Arc<dyn LogFile>, Read)> {
-        let file = self.files.open(path)?;
+        let file = self.files.open_existing(path)?;
         let index = self.index(number, file.as_ref());
         // The changes of definitions themselves are in the segment only.
         let index = index.filter(|s| s.definitions_to <= self.stored.applied);
@@ -484,14 +487,9 @@ impl Recovery<'_> {
         Ok(Some(summary))
     }
 
-    fn add(
-        &mut self,
-        mut summary: Summary,
-        file: Arc<dyn LogFile>,
-        has_index: bool,
-    ) -> io::Result<()> {
+    fn add(&mut self, mut summary: Summary, path: &Path, has_index: bool) -> io::Result<()> {
         let number = summary.number;
-        let mut segment = summary.segment(file);
+        let mut segment = summary.segment(SegmentFile::closed(path));
         segment.sealed = true;
         if has_index {
             segment.index = Index::Settled;
@@ -548,7 +546,7 @@ impl Recovery<'_> {
             self.files.remove(&torn.path)?;
             return self.files.sync_dir(&dir);
         };
-        let file = self.files.open(&torn.path)?;
+        let file = self.files.open_existing(&torn.path)?;
         segment.len = seal(file.as_ref(), torn.number, segment.len, segment.next_id)?;
         file.sync_data()
     }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::open::SegmentFile;
 use super::pending::Durable;
 use super::shared::SharedCopies;
 use super::summary::Settled;
 use crate::broker::ports::{Lsn, MessageId, QueueId, RecoveredRun};
-use crate::storage::files::LogFile;
 
 /// Distance between the places of a segment that are remembered; a message is found by reading on
 /// from the place before it.
@@ -43,7 +43,8 @@ pub(super) fn note_frame(sparse: &mut Vec<(u64, u32)>, first_id: u64, offset: u3
 
 /// A segment.
 pub(super) struct Segment {
-    pub(super) file: Option<Arc<dyn LogFile>>,
+    /// None: it is not made yet.
+    pub(super) file: Option<Arc<SegmentFile>>,
     /// Ids of its messages are in `first_id..next_id`.
     pub(super) first_id: u64,
     pub(super) next_id: u64,
@@ -72,7 +73,7 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn new(file: Option<Arc<dyn LogFile>>, first_id: u64) -> Segment {
+    pub(super) fn new(file: Option<Arc<SegmentFile>>, first_id: u64) -> Segment {
         Segment {
             file,
             first_id,

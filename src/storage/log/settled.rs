@@ -100,7 +100,7 @@ pub(super) fn load(
     segment: &mut Segment,
 ) -> io::Result<()> {
     let path = path(dir, number);
-    let file = files.open(&path)?;
+    let file = files.open_existing(&path)?;
     let mut bytes = vec![0; file.len()?.min(BYTES_MAX) as usize];
     let n = file.read_at(&mut bytes, 0)?;
     let mut r = Bytes(&bytes[..n]);

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::format::{self, FrameHeader, PublishRecord, Record};
+use super::open::SegmentFile;
 use super::segment::{Segment, lsn};
 use crate::broker::ports::{DefinitionChange, Lsn, MessageId, QueueId, RecoveredRun, Target};
-use crate::storage::files::LogFile;
 
 /// Copies that a queue is done with.
 #[derive(Clone, Copy, Debug)]
@@ -172,7 +172,7 @@ impl Summary {
     }
 
     /// The segment as it was before anything in it was settled.
-    pub(super) fn segment(&mut self, file: Arc<dyn LogFile>) -> Segment {
+    pub(super) fn segment(&mut self, file: Arc<SegmentFile>) -> Segment {
         let mut segment = Segment::new(Some(file), self.first_id);
         segment.len = self.len;
         segment.sparse = std::mem::take(&mut self.sparse);

@@ -2,6 +2,7 @@
 
 mod damage;
 mod definitions;
+mod descriptors;
 mod faults;
 mod full;
 mod index;
@@ -227,6 +228,14 @@ impl FileLayer for FaultyDisk {
                 disk: self.clone(),
             }) as Arc<dyn LogFile>)
         })
+    }
+
+    fn open_existing(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        if !self.state.lock().expect("a lock").files.contains_key(path) {
+            self.faults.meet(Call::Open, path)?;
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.open(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

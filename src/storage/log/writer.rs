@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::open::SegmentFile;
 use super::pending::{Durable, Pending};
 use super::segment::lsn;
 use super::{Chunk, Durability, Inner, Job, OpenFiles, UNPOISONED, format, trouble};
@@ -17,6 +18,10 @@ const RETRY_WHEN_SHORT: Duration = Duration::from_millis(250);
 
 /// Buffers kept for the next round.
 const SPARE_BUFFERS: usize = 4;
+
+/// Where durable means written: segments with bytes that were not synced. Their files are open, as what a
+/// file opened anew is synced of says nothing of writes that failed before.
+const UNSYNCED_MAX: usize = 16;
 
 /// A buffer larger than this is given back to the allocator.
 const SPARE_BYTES_MAX: usize = 4 << 20;
@@ -104,6 +109,8 @@ struct Round {
 #[derive(Default)]
 pub(super) struct Writer {
     unsynced: OpenFiles,
+    /// The file of the segment that is written to.
+    active: Option<Arc<SegmentFile>>,
     due: Vec<Arc<dyn Bell>>,
     /// Room for what will wait for the next round.
     room: Pending,
@@ -143,7 +150,7 @@ impl Writer {
     /// for that. False once the log has failed.
     pub(super) fn round(&mut self, log: &Inner) -> bool {
         let round = self.next(log);
-        if let Err(e) = write(log, &round.chunks, &mut self.unsynced) {
+        if let Err(e) = self.write(log, &round.chunks) {
             log.fail(&e);
             return false;
         }
@@ -173,21 +180,43 @@ impl Writer {
         self.room = pending.into_room();
         true
     }
-}
 
-fn write(log: &Inner, chunks: &[Chunk], unsynced: &mut OpenFiles) -> io::Result<()> {
-    for chunk in chunks {
-        let file = match unsynced.get(&chunk.segment) {
-            Some(file) => file.clone(),
-            None => {
-                let file = open_segment(log, chunk)?;
-                unsynced.insert(chunk.segment, file.clone());
-                file
-            }
-        };
-        write_chunk(log, file.as_ref(), chunk)?;
+    fn write(&mut self, log: &Inner, chunks: &[Chunk]) -> io::Result<()> {
+        for chunk in chunks {
+            let file = match self.unsynced.get(&chunk.segment) {
+                Some(file) => file.clone(),
+                None => {
+                    let file = self.open_segment(log, chunk)?;
+                    self.unsynced.insert(chunk.segment, file.clone());
+                    file
+                }
+            };
+            write_chunk(log, file.as_ref(), chunk)?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// The file of a segment, prepared if this is the first write to it.
+    fn open_segment(&mut self, log: &Inner, chunk: &Chunk) -> io::Result<Arc<dyn LogFile>> {
+        let known = {
+            let staging = log.lock();
+            let segment = staging.segments.by_number.get(&chunk.segment);
+            segment.and_then(|s| s.file.clone())
+        };
+        if let Some(file) = known {
+            return log.open.get(log.files.as_ref(), &file);
+        }
+        let path = log.segment_path(chunk.segment);
+        let file = make_segment(log, &path, chunk)?;
+        let made = SegmentFile::held(&path, file.clone());
+        if let Some(segment) = log.lock().segments.by_number.get_mut(&chunk.segment) {
+            segment.file = Some(made.clone());
+        }
+        if let Some(full) = self.active.replace(made) {
+            log.open.release(&full);
+        }
+        Ok(file)
+    }
 }
 
 /// Writes a chunk. Where room cannot be reserved, or every write takes new room, it is this that meets a
@@ -218,21 +247,12 @@ fn write_chunk(log: &Inner, file: &dyn LogFile, chunk: &Chunk) -> io::Result<()>
     }
 }
 
-/// The file of a segment, prepared if this is the first write to it.
-fn open_segment(log: &Inner, chunk: &Chunk) -> io::Result<Arc<dyn LogFile>> {
-    let known = log
-        .lock()
-        .segments
-        .by_number
-        .get(&chunk.segment)
-        .and_then(|s| s.file.clone());
-    if let Some(file) = known {
-        return Ok(file);
-    }
-    let path = log.segment_path(chunk.segment);
+/// The file of a new segment, as soon as there is what it needs.
+fn make_segment(log: &Inner, path: &Path, chunk: &Chunk) -> io::Result<Arc<dyn LogFile>> {
     let len = u64::from(log.options.segment_bytes).max(chunk.bytes.len() as u64);
     let file = loop {
-        match prepare(log, &path, len, chunk.bytes.len() as u64) {
+        let least = chunk.bytes.len() as u64;
+        match log.open.with_room(|| prepare(log, path, len, least)) {
             Ok(file) => break file,
             Err(e) if trouble::is_no_room(&e) && log.reserve.give(log.files.as_ref()) => {}
             // Nothing that was accepted is lost yet: it waits in memory, and the alarm is raised.
@@ -250,9 +270,6 @@ fn open_segment(log: &Inner, chunk: &Chunk) -> io::Result<Arc<dyn LogFile>> {
     };
     log.out_of_space.store(false, Ordering::Relaxed);
     log.troubles.note(Job::Segment, None);
-    if let Some(segment) = log.lock().segments.by_number.get_mut(&chunk.segment) {
-        segment.file = Some(file.clone());
-    }
     Ok(file)
 }
 
@@ -284,6 +301,11 @@ fn sync(log: &Inner, unsynced: &mut OpenFiles) -> io::Result<Synced> {
     if log.options.durability == Durability::Write {
         let mut later = log.unsynced.lock().expect(UNPOISONED);
         later.extend(unsynced.drain());
+        let many = later.len() > UNSYNCED_MAX;
+        drop(later);
+        if many {
+            sync_files(log)?;
+        }
         return Ok(Synced(()));
     }
     for (_, file) in unsynced.drain() {
@@ -297,15 +319,20 @@ fn sync(log: &Inner, unsynced: &mut OpenFiles) -> io::Result<Synced> {
 /// The definitions' store, which is synced, must not know of more than the log. Final if it fails, as any
 /// sync of the log.
 pub(super) fn sync_written(log: &Inner, applied: Lsn) -> io::Result<()> {
-    let mut files = std::mem::take(&mut *log.unsynced.lock().expect(UNPOISONED));
-    for (_, file) in files.drain() {
-        if let Err(e) = file.sync_data() {
-            log.fail(&e);
-            return Err(e);
-        }
-        log.syncs.fetch_add(1, Ordering::Relaxed);
+    if let Err(e) = sync_files(log) {
+        log.fail(&e);
+        return Err(e);
     }
     log.proof.fetch_max(applied.0, Ordering::Relaxed);
+    Ok(())
+}
+
+fn sync_files(log: &Inner) -> io::Result<()> {
+    let mut files = std::mem::take(&mut *log.unsynced.lock().expect(UNPOISONED));
+    for (_, file) in files.drain() {
+        file.sync_data()?;
+        log.syncs.fetch_add(1, Ordering::Relaxed);
+    }
     Ok(())
 }
 
