@@ -4,7 +4,8 @@
 //! A release build aborts on a panic (recovery from the log is the answer), so a lock is never
 //! found poisoned by a thread that others outlive; in tests the poison is passed on.
 //!
-//! Lock order, outermost first: turn of de-duplication → topology of a vhost → queue → inbox, channel credit, log staging.
+//! Lock order, outermost first: turn of de-duplication → topology of a vhost → queue → inbox, channel credit,
+//! returned copies → log staging.
 //! No code holds two queue locks.
 
 use std::sync::{Mutex as StdMutex, MutexGuard};

@@ -430,7 +430,7 @@ impl Batch {
     }
 
     fn append(&mut self, broker: &Broker) -> Result<Option<Lsn>, LogFailed> {
-        broker
+        let turn = broker
             .returned()
             .note(&mut self.fx.returned, &mut self.records);
         if self.records.is_empty() {
@@ -438,6 +438,7 @@ impl Batch {
         }
         let n = self.records.publishes.len();
         let appended = broker.log().append(&mut self.records)?;
+        drop(turn);
         if n > 0 {
             for group in &mut self.groups {
                 for m in group.incoming.iter_mut().filter(|m| m.id.is_some()) {

@@ -13,7 +13,7 @@ use super::queue::{Entry, Queue};
 use super::returned::ReturnedCopy;
 
 /// Why a message left a queue other than by being consumed; the `reason` of `x-death`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum DeathReason {
     /// A consumer rejected it without requeue.
     Rejected,

@@ -60,7 +60,7 @@ pub enum Use {
     Routes,
     /// Dead letters that wait for their turn, beside their messages.
     DeadLetters,
-    /// The names of copies that came back to quorum queues and that the store knows something of.
+    /// Which copies came back to quorum queues, as far as the store knows something of them.
     Returned,
 }
 

@@ -39,12 +39,12 @@ use self::definitions::{DefinitionError, StoredBinding, StoredQueue, fields, key
 use self::limits::{Account, Accounts};
 use self::memory::Memory;
 use self::ports::{
-    Definition, DefinitionKind, LogFailed, Lsn, MessageId, MessageLog, QueueId, Records,
-    RecoveredRun, Scheduler,
+    Definition, DefinitionKind, LogFailed, Lsn, MessageLog, QueueId, Records, RecoveredRun,
+    Scheduler,
 };
 use self::queue::Queue;
 use self::replies::Replies;
-use self::returned::{Returned, ReturnedCopy};
+use self::returned::Returned;
 use self::vhost::Vhost;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::sync::Mutex;
@@ -95,8 +95,6 @@ pub struct Broker {
     vhost_accounts: Accounts,
     node_account: Arc<Account>,
     kept: Mutex<restore::Kept>,
-    /// What the store has of copies that came back, until [`Self::recover_messages`].
-    stored_returns: Mutex<BTreeMap<(QueueId, MessageId), ReturnedCopy>>,
     /// Counters of all sessions.
     pub totals: totals::Totals,
 }
@@ -127,7 +125,6 @@ impl Broker {
             vhost_accounts: Accounts::default(),
             node_account: Arc::default(),
             kept: Mutex::new("queues whose messages are kept", restore::Kept::default()),
-            stored_returns: Mutex::new("returned copies in the store", BTreeMap::new()),
             totals: totals::Totals::default(),
         };
         let skipped = broker.restore_all(stored);
@@ -149,24 +146,18 @@ impl Broker {
         let queues: HashMap<QueueId, Arc<Queue>> =
             self.all_queues().into_iter().map(|q| (q.id(), q)).collect();
         let mut batch = batch::Batch::default();
-        let stored = std::mem::take(&mut *self.stored_returns.lock());
-        let mut live = HashSet::new();
+        let mut returned = self.returned.take_found();
         let kept = std::mem::take(&mut *self.kept.lock());
         let known = |id| queues.contains_key(&id) || kept.keeps(id);
         recover(&known, &mut |run| {
             if let Some(queue) = queues.get(&run.target.queue) {
-                returned::split(&run, &stored, &mut |run, copy| match copy {
-                    Some(copy) => {
-                        live.insert((copy.queue, copy.id));
-                        queue.recover_returned(run, copy, now, &mut batch.fx);
-                    }
+                returned.split(&run, |run, known| match known {
+                    Some(known) => queue.recover_returned(run, known, now, &mut batch.fx),
                     None => queue.recover(run, now, &mut batch.fx),
                 });
             }
         });
-        let stored = stored.into_keys();
-        let stored = stored.map(|name| (name, live.contains(&name) || kept.keeps(name.0)));
-        batch.define(self.returned.restore(stored));
+        batch.define(self.returned.put_found(returned, |queue| kept.keeps(queue)));
         for queue in queues.values() {
             queue.touch(now, &mut batch.fx);
             queue.tick(now, &mut batch.fx);

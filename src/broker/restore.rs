@@ -97,16 +97,13 @@ impl Broker {
                 .fetch_add(NUMBERS_PASSED_OVER, Ordering::Relaxed);
         }
         self.restore_windows(stored, &mut skipped);
-        let returned = stored.iter();
-        for (_, key, value) in returned.filter(|(k, ..)| *k == DefinitionKind::Returned) {
-            match ReturnedCopy::read(key, value) {
-                Ok(copy) => {
-                    let name = (copy.queue, copy.id);
-                    self.stored_returns.lock().insert(name, copy);
-                }
-                Err(error) => skipped.push(("a returned copy".into(), error)),
-            }
-        }
+        let returned = stored
+            .iter()
+            .filter(|(k, ..)| *k == DefinitionKind::Returned);
+        self.returned.read(
+            returned.map(|(_, key, value)| (key.as_slice(), value.as_slice())),
+            |error| skipped.push(("what is known of returned copies".into(), error)),
+        );
         skipped
     }
 

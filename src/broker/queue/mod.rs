@@ -33,7 +33,7 @@ use super::memory::Memory;
 use super::message::Message;
 use super::outlet::{ChannelCredit, Delivery, Outlet};
 use super::ports::{Bell, Found, MessageId, QueueId, RecoveredRun};
-use super::returned::ReturnedCopy;
+use super::returned::Known;
 use crate::protocol::field_table::FieldTable;
 use crate::sync::Mutex;
 
@@ -298,15 +298,15 @@ impl Queue {
         self.with(now, fx, |state, _| state.recover(run));
     }
 
-    /// Hands in one copy found by recovery, of which something is known.
+    /// Hands in copies found by recovery that had come back before.
     pub(in crate::broker) fn recover_returned(
         self: &Arc<Self>,
         run: &RecoveredRun,
-        copy: &ReturnedCopy,
+        known: Known,
         now: u64,
         fx: &mut Effects,
     ) {
-        self.with(now, fx, |state, cx| state.recover_returned(run, copy, cx));
+        self.with(now, fx, |state, cx| state.recover_returned(run, known, cx));
     }
 
     /// A dead letter that nobody took waits here until somebody does; in a deleted queue it vanishes.

@@ -291,6 +291,10 @@ impl QueueState {
 
     /// Takes copies that recovery found; bodies stay in the log.
     pub(super) fn recover(&mut self, run: &RecoveredRun) {
+        self.recover_ready(run, ColdRun::recovered(self.next_seq, run));
+    }
+
+    fn recover_ready(&mut self, run: &RecoveredRun, cold: ColdRun) {
         let priority = run.target.priority.min(self.max_priority());
         let first = self.next_seq;
         self.next_seq += u64::from(run.count);
@@ -305,7 +309,7 @@ impl QueueState {
                 }
             }
         }
-        self.levels[usize::from(priority)].push_cold(ColdRun::recovered(first, run));
+        self.levels[usize::from(priority)].push_cold(cold);
     }
 
     /// Promises room for a message, or refuses it (reject-publish): see `Overflow`.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Entry;
 use crate::broker::ports::{MessageId, RecoveredRun};
+use crate::broker::returned::Known;
 
 /// Messages of a run whose bodies are of different lengths.
 const VARIED_MAX: u32 = 1024;
@@ -55,6 +56,20 @@ impl ColdRun {
             acquired_count: 0,
             redelivered: run.redelivered || run.target.delivery_count > 0,
             lens: None,
+        }
+    }
+
+    /// The same, of what had come back before.
+    pub(in crate::broker::queue) fn returned(
+        seq: u64,
+        run: &RecoveredRun,
+        known: Known,
+    ) -> ColdRun {
+        ColdRun {
+            delivery_count: known.delivery_count,
+            acquired_count: known.acquired_count,
+            redelivered: true,
+            ..ColdRun::recovered(seq, run)
         }
     }
 

@@ -2,7 +2,8 @@
 //! letters that nobody took.
 
 use super::*;
-use crate::broker::returned::ReturnedCopy;
+use crate::broker::ports::MessageId;
+use crate::broker::returned::{Known, ReturnedCopy};
 
 /// How long a dead letter that nobody took waits until it is routed again, milliseconds.
 const DEAD_LETTER_RETRY_MS: u64 = 1_000;
@@ -135,30 +136,35 @@ impl QueueState {
         some
     }
 
-    /// Takes a copy that recovery found and that had come back before.
+    /// Takes copies that recovery found and that had come back before.
     pub(in crate::broker::queue) fn recover_returned(
         &mut self,
         run: &RecoveredRun,
-        copy: &ReturnedCopy,
+        known: Known,
         cx: &mut Cx<'_>,
     ) {
-        let entry = Entry {
-            seq: self.next_seq,
-            id: run.first_id,
-            message: None,
-            expires_at: run.target.expires_at,
-            body_len: run.body_len,
-            delivery_count: copy.delivery_count,
-            acquired_count: copy.acquired_count,
-            priority: run.target.priority.min(self.max_priority()),
-            redelivered: true,
-        };
-        self.next_seq += 1;
-        if let Some(reason) = copy.dead {
-            self.away.dead.push_back((entry, reason));
-            self.away.dead_at = Some(cx.now);
-        } else {
-            self.ready_at(entry, copy.retry_at, cx);
+        if known.dead.is_none() && known.retry_at <= cx.now {
+            return self.recover_ready(run, ColdRun::returned(self.next_seq, run, known));
+        }
+        for n in 0..u64::from(run.count) {
+            let entry = Entry {
+                seq: self.next_seq,
+                id: MessageId(run.first_id.0 + n),
+                message: None,
+                expires_at: run.target.expires_at,
+                body_len: run.body_len,
+                delivery_count: known.delivery_count,
+                acquired_count: known.acquired_count,
+                priority: run.target.priority.min(self.max_priority()),
+                redelivered: true,
+            };
+            self.next_seq += 1;
+            if let Some(reason) = known.dead {
+                self.away.dead.push_back((entry, reason));
+                self.away.dead_at = Some(cx.now);
+            } else {
+                self.ready_at(entry, known.retry_at, cx);
+            }
         }
     }
 
@@ -179,10 +185,12 @@ fn note(entry: &Entry, retry_at: u64, dead: Option<DeathReason>, cx: &mut Cx<'_>
         cx.fx.returned.push(ReturnedCopy {
             queue: cx.queue.info.id,
             id: entry.id,
-            delivery_count: entry.delivery_count,
-            acquired_count: entry.acquired_count,
-            retry_at,
-            dead,
+            known: Known {
+                delivery_count: entry.delivery_count,
+                acquired_count: entry.acquired_count,
+                retry_at,
+                dead,
+            },
         });
     }
 }
