@@ -340,7 +340,8 @@ impl Queue {
         self.with(now, fx, |state, _| state.sent(n, bytes));
     }
 
-    /// Deliveries that never reached the wire come back, not marked as redelivered.
+    /// Deliveries that never reached the wire come back, marked as redelivered only if others were handed out
+    /// that stand behind them.
     pub fn unsent(self: &Arc<Self>, deliveries: Vec<Delivery>, now: u64, fx: &mut Effects) {
         self.with(now, fx, |state, cx| {
             if state.deleted {

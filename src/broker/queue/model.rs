@@ -100,6 +100,8 @@ struct World {
     stale: Vec<DeliveryRef>,
     /// Left the queue in this step, as the model has it.
     ended: BTreeMap<u64, End>,
+    /// Level → the highest number that a consumer gave back, or that needs no acknowledgement.
+    passed: HashMap<u8, u64>,
 }
 
 impl World {
@@ -148,6 +150,7 @@ impl World {
             holder: Cell::new(None),
             stale: Vec::new(),
             ended: BTreeMap::new(),
+            passed: HashMap::new(),
         }
     }
 
@@ -263,6 +266,7 @@ impl World {
         let had = self.held.extract_if(.., |_, h| h.by == Some(taker.slot));
         let had: Vec<_> = had.collect();
         for (n, held) in &had {
+            self.had(held.level, *n);
             self.come_back(*n, held, Settle::Fail);
         }
         let refs: Vec<_> = had.iter().map(|(_, h)| h.at).collect();
@@ -396,6 +400,7 @@ impl World {
         let mut refs = Vec::new();
         for n in chosen {
             let held = self.held.remove(n).expect("chosen from it");
+            self.had(held.level, *n);
             refs.push(held.at);
             match how {
                 Settle::Ack => drop(self.ended.insert(*n, End::Done)),
@@ -425,6 +430,7 @@ impl World {
         for n in late {
             let held = self.held.remove(&n).expect("just found");
             self.stale.push(held.at);
+            self.had(held.level, n);
             self.come_back(n, &held, Settle::Fail);
             self.takers.retain(|t| Some(t.slot) != held.by);
         }
@@ -444,6 +450,23 @@ impl World {
             );
         }
         format!("{ms} ms pass")
+    }
+
+    /// A consumer has had it.
+    fn had(&mut self, level: u8, n: u64) {
+        let highest = self.passed.entry(level).or_default();
+        *highest = n.max(*highest);
+    }
+
+    /// What consumers have, or have had, is behind these: they are out of order when they come.
+    fn overtaken(&mut self, lost: &BTreeSet<u64>) {
+        for ((level, n), copy) in self.ready.iter_mut().filter(|((_, n), _)| lost.contains(n)) {
+            let held = self
+                .held
+                .iter()
+                .any(|(other, h)| h.level == *level && other > n);
+            copy.redelivered |= held || self.passed.get(level).is_some_and(|highest| highest > n);
+        }
     }
 
     /// A message returns, or has returned too often.
@@ -574,6 +597,7 @@ impl World {
             if taker.no_ack {
                 free += 1;
                 self.ended.insert(place.1, End::Done);
+                self.had(level, place.1);
                 // It is the connection that settles these, once they are written.
                 fx.settles.push((self.q.id(), d.entry.id));
             } else {
@@ -608,6 +632,17 @@ impl World {
         let taker = self.takers.remove(at);
         self.deliver(&deliveries, fx);
         // They are back before others get what comes behind them.
+        let numbers: BTreeSet<u64> = lost.iter().map(|d| number(&d.entry)).collect();
+        if taker.no_ack {
+            let lost: Vec<(u8, u64)> = self
+                .ready
+                .keys()
+                .filter(|(_, n)| numbers.contains(n))
+                .copied()
+                .collect();
+            lost.into_iter().for_each(|(level, n)| self.had(level, n));
+        }
+        self.overtaken(&numbers);
         let n = lost.len();
         self.sink.put_back(lost);
         assert_eq!(self.q.cancel(taker.index, self.now, fx), n);

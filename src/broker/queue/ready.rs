@@ -48,6 +48,8 @@ pub(super) struct Level {
     back: Line,
     requeued: BTreeMap<u64, Entry>,
     priority: u8,
+    /// The highest number that consumers are done with in any way.
+    passed: u64,
 }
 
 impl Level {
@@ -56,6 +58,16 @@ impl Level {
             priority,
             ..Level::default()
         }
+    }
+
+    /// Somebody has had this one, or will have it whatever happens.
+    pub(super) fn pass(&mut self, seq: u64) {
+        self.passed = self.passed.max(seq);
+    }
+
+    /// See [`Level::pass`].
+    pub(super) fn passed(&self) -> u64 {
+        self.passed
     }
 
     pub(super) fn len(&self) -> u64 {

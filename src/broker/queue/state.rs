@@ -476,6 +476,7 @@ impl QueueState {
         if consumer.info.no_ack {
             self.n_in_flight += 1;
             self.unacked_bytes += body_len;
+            self.levels[usize::from(entry.priority)].pass(entry.seq);
             consumer.pending.push(Delivery {
                 consumer: key,
                 slot: NO_SLOT,
@@ -591,6 +592,7 @@ impl QueueState {
             let slot = if no_ack {
                 self.n_in_flight += 1;
                 self.unacked_bytes += u64::from(entry.body_len);
+                self.levels[level].pass(entry.seq);
                 NO_SLOT
             } else {
                 self.keep_unacked(&mut entry, BY_GET, 0, cx.over_budget)

@@ -39,6 +39,13 @@ impl QueueState {
     }
 
     pub(super) fn take_unacked(&mut self, d: DeliveryRef) -> Option<Unacked> {
+        let unacked = self.remove_unacked(d)?;
+        self.levels[usize::from(unacked.entry.priority)].pass(d.seq);
+        Some(unacked)
+    }
+
+    /// The same for what its consumer never had.
+    fn remove_unacked(&mut self, d: DeliveryRef) -> Option<Unacked> {
         let place = self.unacked.get_mut(d.slot as usize)?;
         if place.is_none() && self.taken_back.get(&d.slot) == Some(&d.seq) {
             self.taken_back.remove(&d.slot);
@@ -129,19 +136,35 @@ impl QueueState {
     }
 
     /// The same, and hands nothing out.
+    ///
+    /// What has been overtaken is marked as redelivered, as RabbitMQ marks all of it: a consumer relies on the
+    /// order of what is not marked.
     pub(super) fn take_unsent(&mut self, deliveries: Vec<Delivery>, cx: &mut Cx<'_>) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let mut back = Vec::with_capacity(deliveries.len());
         for d in deliveries {
             if d.slot == NO_SLOT {
                 self.n_in_flight -= 1;
                 self.unacked_bytes -= u64::from(d.entry.body_len);
-                self.requeue(d.entry, cx);
-            } else if let Some(unacked) = self.take_unacked(DeliveryRef {
+                back.push(d.entry);
+            } else if let Some(unacked) = self.remove_unacked(DeliveryRef {
                 slot: d.slot,
                 seq: d.entry.seq,
             }) {
                 self.return_credit(&unacked);
-                self.requeue(unacked.entry, cx);
+                back.push(unacked.entry);
             }
+        }
+        let mut passed: Vec<u64> = self.levels.iter().map(Level::passed).collect();
+        for u in self.unacked.iter().flatten() {
+            let highest = &mut passed[usize::from(u.entry.priority)];
+            *highest = u.entry.seq.max(*highest);
+        }
+        for mut entry in back {
+            entry.redelivered |= entry.seq < passed[usize::from(entry.priority)];
+            self.requeue(entry, cx);
         }
     }
 }

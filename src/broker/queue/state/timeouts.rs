@@ -38,6 +38,7 @@ impl QueueState {
             };
             self.bodies.went(&unacked.entry);
             self.taken_back.insert(slot, unacked.entry.seq);
+            self.levels[usize::from(unacked.entry.priority)].pass(unacked.entry.seq);
             self.n_unacked -= 1;
             self.unacked_bytes -= u64::from(unacked.entry.body_len);
             late.push((unacked.consumer, unacked.serial));
