@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::arguments::parse_expiration;
 use super::batch::Batch;
 use super::exchange::{DELAY_HEADER, Exchange, milliseconds};
-use super::message::{Message, Parts};
+use super::message::Message;
 use super::queue::Queue;
 use super::replies::ReplyTarget;
-use crate::protocol::properties::{Properties, PropertiesRef};
+use crate::protocol::properties::PropertiesRef;
+use crate::protocol::raw::Run;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -112,17 +113,29 @@ pub fn follow(batch: &mut Batch, detours: &[Detour], message: &Message, now: u64
 
 /// The message as it waits: published to the exchange that delays it, and not to be delayed again.
 fn waits(message: &Message, exchange: &str) -> Message {
-    let mut properties = Properties::from(PropertiesRef::unchecked(message.properties()));
-    if let Some(headers) = &mut properties.headers
-        && let Some(delay) = headers.get(DELAY_HEADER).and_then(milliseconds)
-    {
-        headers.insert(DELAY_HEADER, -delay);
-    }
-    let parts = Parts {
-        exchange: exchange.into(),
-        routing_key: message.routing_key(),
-        properties: &properties.encode(),
-        flags: message.flags(),
-    };
-    message.with_parts(&parts)
+    let properties = PropertiesRef::unchecked(message.properties()).split();
+    let properties = properties.with_headers(true, |out| {
+        let mut run = Run::of(properties.headers);
+        let mut delay = None;
+        for field in properties.headers.fields() {
+            let n = field.octets.len();
+            // The first one counts.
+            if delay.is_none() && field.name == DELAY_HEADER {
+                delay = field.value.read().as_ref().and_then(milliseconds);
+                if let Some(delay) = delay {
+                    run.end(out, n);
+                    out.integer(DELAY_HEADER, -delay);
+                    continue;
+                }
+            }
+            run.go_on(n);
+        }
+        run.end(out, 0);
+    });
+    message.with_written(
+        exchange.into(),
+        message.routing_key(),
+        &properties,
+        message.flags(),
+    )
 }

@@ -17,6 +17,7 @@
 use std::sync::Arc;
 
 use super::memory::{Memory, MemoryId, Use};
+use crate::protocol::raw::Splice;
 use crate::protocol::short::ShortBytes;
 
 /// Bytes that a message costs beside its contents: reference counts, header, allocator slack.
@@ -179,6 +180,34 @@ impl Message {
     /// The same body with other parts, counted where this one is.
     pub fn with_parts(&self, parts: &Parts<'_>) -> Message {
         Self::build(self.0.memory, parts, self.body())
+    }
+
+    /// The same body with other parts; the properties are put together in their place.
+    pub fn with_written(
+        &self,
+        exchange: ShortBytes<'_>,
+        routing_key: ShortBytes<'_>,
+        properties: &Splice<'_>,
+        flags: u8,
+    ) -> Message {
+        let before = exchange.len() + routing_key.len();
+        let prefix_len = before + properties.len();
+        let mut contents = Vec::with_capacity(prefix_len + self.body().len());
+        contents.extend_from_slice(&exchange);
+        contents.extend_from_slice(&routing_key);
+        properties.put(&mut contents);
+        let parts = Parts {
+            exchange,
+            routing_key,
+            properties: &contents[before..],
+            flags,
+        };
+        if prefix_len + self.body().len() <= INLINE_MAX_BYTES {
+            return self.with_parts(&parts);
+        }
+        let head = Head::of(self.0.memory, &parts, self.body().len());
+        contents.extend_from_slice(self.body());
+        Message(head.with_large(contents))
     }
 
     fn build(memory: MemoryId, parts: &Parts<'_>, body: &[u8]) -> Message {

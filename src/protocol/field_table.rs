@@ -2,6 +2,7 @@
 //!
 //! The types are RabbitMQ's, not the specification's: see `amqp-spec/NOTES.md`.
 
+use super::raw::Fields;
 use super::short::{ShortBuf, ShortBytes};
 use super::wire::{Malformed, Reader};
 
@@ -146,7 +147,11 @@ impl FieldValue {
         }
     }
 
-    fn read(r: &mut Reader<'_>, depth: usize, max: usize) -> Result<FieldValue, Malformed> {
+    pub(super) fn read(
+        r: &mut Reader<'_>,
+        depth: usize,
+        max: usize,
+    ) -> Result<FieldValue, Malformed> {
         if depth > max {
             return Err(Malformed::Syntax);
         }
@@ -364,14 +369,33 @@ impl<'a> TableRef<'a> {
 
     /// The first field of this name, without building the rest.
     pub fn get(&self, name: &str) -> Option<FieldValue> {
+        self.get_octets(name.as_bytes())
+    }
+
+    /// The same.
+    pub fn get_octets(&self, name: &[u8]) -> Option<FieldValue> {
         let mut r = Reader::new(self.0);
         while !r.rest().is_empty() {
-            if r.short_bytes().ok()?.as_bytes() == name.as_bytes() {
+            if r.short_bytes().ok()?.as_bytes() == name {
                 return FieldValue::read(&mut r, 0, NESTING_OURS).ok();
             }
             skip(&mut r).ok()?;
         }
         None
+    }
+
+    /// The fields as they stand there.
+    pub fn fields(&self) -> Fields<'a> {
+        Fields(self.0)
+    }
+
+    /// Those fields whose names are asked for. The others are not built.
+    pub fn to_table_of(&self, wanted: impl Fn(ShortBytes<'_>) -> bool) -> FieldTable {
+        let fields = self.fields().filter(|f| wanted(f.name));
+        let fields = fields.map_while(|f| Some((f.name.into(), f.value.read()?)));
+        FieldTable {
+            fields: fields.collect(),
+        }
     }
 
     /// The table itself. What was checked, or encoded by us, parses; anything else is read as empty.
@@ -381,7 +405,8 @@ impl<'a> TableRef<'a> {
 }
 
 /// Passes over a value, without a look into it.
-fn skip(r: &mut Reader<'_>) -> Result<(), Malformed> {
+#[inline]
+pub(super) fn skip(r: &mut Reader<'_>) -> Result<(), Malformed> {
     match r.octet()? {
         b't' | b'b' | b'B' => r.bytes(1).map(drop),
         b's' | b'u' => r.bytes(2).map(drop),

@@ -21,6 +21,7 @@ pub mod frame;
 #[allow(missing_docs, reason = "generated modules document themselves")]
 pub mod methods;
 pub mod properties;
+pub mod raw;
 pub mod reply_code;
 pub mod short;
 pub mod wire;

@@ -4,6 +4,7 @@
 //! read only where their meaning matters.
 
 use super::field_table::{self, FieldTable, TableRef};
+use super::raw::Splice;
 use super::short::{ShortBuf, ShortBytes};
 use super::wire::{DecodeError, Malformed, Reader};
 
@@ -178,6 +179,31 @@ impl<'a> PropertiesRef<'a> {
         Some(TableRef::unchecked(bytes))
     }
 
+    /// Taken apart at the headers and the expiration.
+    pub fn split(&self) -> Split<'a> {
+        let mut r = Reader::new(self.0);
+        let flags = r.short().unwrap_or(0);
+        let before = pass(&mut r, flags & !(flag::HEADERS | (flag::HEADERS - 1)));
+        let headers = match flags & flag::HEADERS {
+            0 => &[],
+            _ => r.long_str().unwrap_or_default(),
+        };
+        let behind = flags & (flag::HEADERS - 1);
+        let between = pass(
+            &mut r,
+            behind & !(flag::EXPIRATION | (flag::EXPIRATION - 1)),
+        );
+        let expiration = pass(&mut r, flags & flag::EXPIRATION);
+        Split {
+            flags,
+            before,
+            headers: TableRef::unchecked(headers),
+            between,
+            expiration,
+            after: r.rest(),
+        }
+    }
+
     /// Where to send an answer.
     pub fn reply_to(&self) -> Option<ShortBytes<'a>> {
         self.text(flag::REPLY_TO)
@@ -195,6 +221,53 @@ impl<'a> PropertiesRef<'a> {
             flag::HEADERS | flag::REPLY_TO | flag::EXPIRATION | flag::USER_ID | flag::PRIORITY;
         self.flags() & ATTENTION != 0
     }
+}
+
+/// Properties as they stand in a content header, taken apart at the headers and the expiration.
+#[derive(Clone, Copy, Debug)]
+pub struct Split<'a> {
+    flags: u16,
+    before: &'a [u8],
+    /// The headers; empty if there are none.
+    pub headers: TableRef<'a>,
+    between: &'a [u8],
+    expiration: &'a [u8],
+    after: &'a [u8],
+}
+
+impl<'a> Split<'a> {
+    /// The same properties with the headers that `fill` writes. With `expiration` false they have none.
+    pub fn with_headers(&self, expiration: bool, fill: impl FnOnce(&mut Splice<'a>)) -> Splice<'a> {
+        let mut out = Splice::new();
+        let mut flags = self.flags | flag::HEADERS;
+        if !expiration {
+            flags &= !flag::EXPIRATION;
+        }
+        out.octets(&flags.to_be_bytes());
+        out.keep(self.before);
+        let headers = out.open();
+        fill(&mut out);
+        out.close(&headers);
+        out.keep(self.between);
+        if expiration {
+            out.keep(self.expiration);
+        }
+        out.keep(self.after);
+        out
+    }
+}
+
+/// Passes over these properties, which come next, and returns their octets.
+fn pass<'a>(r: &mut Reader<'a>, mut properties: u16) -> &'a [u8] {
+    let from = r.rest();
+    while properties != 0 {
+        let next = 1 << (15 - properties.leading_zeros());
+        properties &= !next;
+        if skip(r, next).is_err() {
+            break;
+        }
+    }
+    from.get(..from.len() - r.rest().len()).unwrap_or_default()
 }
 
 fn skip(r: &mut Reader<'_>, property: u16) -> Result<(), Malformed> {

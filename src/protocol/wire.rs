@@ -2,14 +2,10 @@
 
 use std::fmt;
 
-use bytes::{BufMut, BytesMut};
-use nom::IResult;
-use nom::bytes::complete::take;
-use nom::number::complete::{be_u8, be_u16, be_u32, be_u64};
-
 use super::field_table::{self, TableRef};
 use super::methods::MethodId;
 use super::short::ShortBytes;
+use bytes::{BufMut, BytesMut};
 
 /// Why arguments did not decode.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -117,38 +113,49 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
-    fn apply<T>(&mut self, parsed: IResult<&'a [u8], T, ()>) -> Result<T, Malformed> {
-        let (rest, value) = parsed.map_err(|_| Malformed::Syntax)?;
+    /// The next octets, as many as the array has. (Combinators that go through them one by one cost several
+    /// times as much, and a long table is nothing but lengths.)
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (octets, rest) = self.rest.split_first_chunk().ok_or(Malformed::Syntax)?;
         self.rest = rest;
-        Ok(value)
+        Ok(*octets)
     }
 
     /// An unsigned octet.
+    #[inline]
     pub fn octet(&mut self) -> Result<u8, Malformed> {
-        self.apply(be_u8(self.rest))
+        self.array().map(u8::from_be_bytes)
     }
 
     /// An unsigned 16-bit integer.
+    #[inline]
     pub fn short(&mut self) -> Result<u16, Malformed> {
-        self.apply(be_u16(self.rest))
+        self.array().map(u16::from_be_bytes)
     }
 
     /// An unsigned 32-bit integer.
+    #[inline]
     pub fn long(&mut self) -> Result<u32, Malformed> {
-        self.apply(be_u32(self.rest))
+        self.array().map(u32::from_be_bytes)
     }
 
     /// An unsigned 64-bit integer.
+    #[inline]
     pub fn longlong(&mut self) -> Result<u64, Malformed> {
-        self.apply(be_u64(self.rest))
+        self.array().map(u64::from_be_bytes)
     }
 
     /// So many octets.
+    #[inline]
     pub fn bytes(&mut self, n: usize) -> Result<&'a [u8], Malformed> {
-        self.apply(take(n)(self.rest))
+        let (octets, rest) = self.rest.split_at_checked(n).ok_or(Malformed::Syntax)?;
+        self.rest = rest;
+        Ok(octets)
     }
 
     /// A string of at most 255 octets.
+    #[inline]
     pub fn short_bytes(&mut self) -> Result<ShortBytes<'a>, Malformed> {
         let len = self.octet()?;
         let bytes = self.bytes(usize::from(len))?;
@@ -156,11 +163,13 @@ impl<'a> Reader<'a> {
     }
 
     /// A string of at most 255 octets, UTF-8.
+    #[inline]
     pub fn short_str(&mut self) -> Result<&'a str, Malformed> {
         self.short_bytes()?.to_str().ok_or(Malformed::Utf8)
     }
 
     /// A string of octets with a 32-bit length.
+    #[inline]
     pub fn long_str(&mut self) -> Result<&'a [u8], Malformed> {
         let len = self.long()?;
         self.bytes(len as usize)

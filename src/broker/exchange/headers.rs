@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::destinations::Destinations;
-use crate::protocol::field_table::{FieldTable, FieldValue};
+use crate::broker::dead_letter::HISTORY;
+use crate::protocol::field_table::{FieldTable, FieldValue, TableRef};
 use crate::protocol::short::ShortBytes;
 
 /// The four modes of `x-match`.
@@ -163,8 +164,16 @@ impl<D: Clone + Eq + Hash> HeadersTable<D> {
         }
     }
 
-    pub(super) fn route(&self, headers: &FieldTable, out: &mut Vec<D>) {
-        let headers = Headers::new(headers);
+    /// Whether a binding names this header.
+    fn names(&self, header: &str) -> bool {
+        let mut matchers = self.matchers.values();
+        matchers.any(|m| m.wanted.get(header).is_some())
+    }
+
+    pub(super) fn route(&self, headers: TableRef<'_>, out: &mut Vec<D>) {
+        // A history of deaths can be long, and is seldom what anybody wants to see.
+        let headers = headers.to_table_of(|name| name != HISTORY || self.names(HISTORY));
+        let headers = Headers::new(&headers);
         for matcher in self.matchers.values() {
             if matcher.mode.matches(&matcher.wanted, &headers) {
                 matcher.destinations.append_to(out);

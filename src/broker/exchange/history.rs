@@ -36,9 +36,8 @@ impl History {
     /// Adds one; the oldest goes when there are too many.
     pub(super) fn push(&mut self, message: &Message, arguments: &FieldTable) {
         let headers = PropertiesRef::unchecked(message.properties()).headers();
-        let not_this = headers
-            .map(|h| h.to_table())
-            .is_some_and(|h| h.get(NO_STORE_HEADER) == Some(&FieldValue::Bool(true)));
+        let not_this =
+            headers.is_some_and(|h| h.get(NO_STORE_HEADER) == Some(FieldValue::Bool(true)));
         if not_this {
             return;
         }

@@ -129,10 +129,9 @@ impl HashOn {
         match self {
             HashOn::Key => stable_hash(&[key]),
             HashOn::Header(name) => {
-                let headers = properties.headers().map(|h| h.to_table());
                 let mut field = FieldTable::new();
-                if let Some(value) = headers.as_ref().and_then(|h| h.get_octets(name)) {
-                    field.insert("", value.clone());
+                if let Some(value) = properties.headers().and_then(|h| h.get_octets(name)) {
+                    field.insert("", value);
                 }
                 stable_hash(&[&field.to_bytes()])
             }
@@ -299,8 +298,7 @@ impl<D: Clone + Eq + Hash + Place> Router<D> {
             Index::Fanout => out.extend(self.bindings.keys().cloned()),
             Index::Topic(trie) => keys.iter().for_each(|key| trie.route(key, out)),
             Index::Headers(table) => {
-                let headers = properties.headers().map(|h| h.to_table());
-                table.route(&headers.unwrap_or_default(), out);
+                table.route(properties.headers().unwrap_or_default(), out);
             }
             Index::Hash(on, ring) => out.extend(ring.choose(on.number(first, properties)).cloned()),
             Index::Modulus(row) => out.extend(row.choose(stable_hash(&[first])).cloned()),

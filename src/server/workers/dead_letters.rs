@@ -82,11 +82,15 @@ mod tests {
 
     /// Queues that keep nothing, each dead-lettering into the next, and one that keeps all.
     fn chain(broker: &Broker) -> Vec<Arc<Queue>> {
+        chain_of(broker, QUEUES)
+    }
+
+    fn chain_of(broker: &Broker, queues: usize) -> Vec<Arc<Queue>> {
         broker.add_vhost("/").expect("the log works");
         let vhost = broker.vhost("/").expect("just added");
         let declare = |n: usize| {
             let mut arguments = FieldTable::new();
-            if n < QUEUES {
+            if n < queues {
                 arguments.insert("x-max-length", 0i64);
                 arguments.insert("x-dead-letter-exchange", "");
                 arguments.insert("x-dead-letter-routing-key", format!("q{}", n + 1).as_str());
@@ -102,7 +106,7 @@ mod tests {
             });
             declared.expect("new").0
         };
-        (0..=QUEUES).map(declare).collect()
+        (0..=queues).map(declare).collect()
     }
 
     fn publish(broker: &Broker, batch: &mut Batch, queue: &Arc<Queue>, number: u64) {
@@ -159,6 +163,41 @@ mod tests {
             let message = d.entry.message.expect("it is in memory");
             assert_eq!(message.body(), number.to_be_bytes());
         }
+    }
+
+    /// Nothing of a history is built in a hop: it is copied, into the message and into the log.
+    #[test]
+    fn a_hop_takes_what_its_history_has() {
+        const HOPS: usize = 600;
+        let (broker, _) = Broker::new(MemoryLog::new(), &[]);
+        broker.set_scheduler(Arc::new(Calls::default()));
+        let queues = chain_of(&broker, HOPS);
+        let mut batch = Batch::default();
+        publish(&broker, &mut batch, &queues[0], 1);
+        batch.flush(&broker, 1).expect("the log works");
+        let mut hops = Vec::new();
+        let mut more = true;
+        while more {
+            hops.push(allocation_counter::measure(|| {
+                more = broker.work_off(&mut batch, 1).expect("the log works");
+            }));
+        }
+        assert!((HOPS - 10..=HOPS).contains(&hops.len()), "{}", hops.len());
+        let bell: Arc<dyn Bell> = Arc::new(NoBell);
+        let Got::Message(d, _) = queues[HOPS].get(true, &bell, 1, &mut batch.fx) else {
+            panic!("it is missing");
+        };
+        let history = d.entry.message.expect("in memory").properties().len() as u64;
+        let sum = |hops: &[allocation_counter::AllocationInfo]| {
+            let all = hops.iter().map(|h| (h.count_total, h.bytes_total));
+            all.fold((0, 0), |sum, hop| (sum.0 + hop.0, sum.1 + hop.1))
+        };
+        let (early, late) = (sum(&hops[20..120]), sum(&hops[HOPS - 120..HOPS - 20]));
+        assert!(late.0 <= early.0 + 50, "allocations: {early:?}, {late:?}");
+        assert!(
+            late.1 <= 100 * 3 * history,
+            "octets: {early:?}, {late:?}, of {history}"
+        );
     }
 
     struct NoBell;
