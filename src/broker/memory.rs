@@ -62,11 +62,13 @@ pub enum Use {
     DeadLetters,
     /// Which copies came back to quorum queues, as far as the store knows something of them.
     Returned,
+    /// Definition changes that the log has and the store does not have yet.
+    Definitions,
 }
 
 impl Use {
     /// All of them.
-    pub const ALL: [Use; 11] = [
+    pub const ALL: [Use; 12] = [
         Use::Messages,
         Use::Entries,
         Use::Places,
@@ -78,6 +80,7 @@ impl Use {
         Use::Routes,
         Use::DeadLetters,
         Use::Returned,
+        Use::Definitions,
     ];
 
     /// Its name, for metrics.
@@ -94,6 +97,7 @@ impl Use {
             Use::Routes => "routes",
             Use::DeadLetters => "dead_letters",
             Use::Returned => "returned",
+            Use::Definitions => "definitions",
         }
     }
 

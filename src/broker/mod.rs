@@ -37,7 +37,7 @@ use self::arguments::QueueType;
 use self::backlog::Backlog;
 use self::definitions::{DefinitionError, StoredBinding, StoredQueue, fields, key_parts};
 use self::limits::{Account, Accounts};
-use self::memory::Memory;
+use self::memory::{Memory, Use};
 use self::ports::{
     Definition, DefinitionKind, LogFailed, Lsn, MessageLog, QueueId, Records, RecoveredRun,
     Scheduler,
@@ -109,6 +109,7 @@ impl Broker {
     pub fn new(log: Arc<dyn MessageLog>, stored: &[Definition]) -> (Broker, Vec<Skipped>) {
         let memory = Memory::new();
         let returned = Returned::new(&memory);
+        log.count_definitions(memory.charge(Use::Definitions));
         let broker = Broker {
             vhosts: RwLock::default(),
             access: Access::default(),

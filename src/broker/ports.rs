@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use super::memory::Charge;
 use super::message::Message;
 use super::queue::Queue;
 
@@ -255,6 +256,9 @@ pub trait MessageLog: Send + Sync {
     fn is_full(&self) -> bool {
         false
     }
+
+    /// What the log holds of definitions until its store has them counts there from now on.
+    fn count_definitions(&self, _charge: Charge) {}
 
     /// Bytes staged but not yet written. Connections stop reading above the configured limit.
     fn backlog_bytes(&self) -> u64;

@@ -44,6 +44,7 @@ use self::segment::{Segment, Segments, lsn};
 use self::trouble::Troubles;
 use super::definitions::DefinitionStore;
 use super::files::FileLayer;
+use crate::broker::memory::Charge;
 use crate::broker::ports::{
     Appended, Bell, Definition, Found, LogFailed, Lsn, MessageId, MessageLog, QueueId, Records,
     RecoveredRun,
@@ -630,6 +631,10 @@ impl MessageLog for SegmentedLog {
 
     fn is_full(&self) -> bool {
         self.out_of_space()
+    }
+
+    fn count_definitions(&self, charge: Charge) {
+        self.inner.lock().unstored.count_in(charge);
     }
 
     fn backlog_bytes(&self) -> u64 {

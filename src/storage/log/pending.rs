@@ -4,11 +4,13 @@
 //! the old one (a dead letter's settle and its new publish are one record). So an append only stages,
 //! the round of the log thread that takes its bytes takes these along, and what it syncs it applies.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Deref;
 
 use super::segment::Segments;
 use super::summary::Settled;
+use crate::broker::memory::Charge;
 use crate::broker::ports::{DefinitionChange, DefinitionKind, Lsn, Records};
 
 /// Copies settled and definitions changed under one lock of the log: whoever publishes waits for no more
@@ -124,23 +126,52 @@ type Key = (DefinitionKind, Vec<u8>);
 #[derive(Default)]
 pub(super) struct Unstored {
     latest: HashMap<Key, (Lsn, Option<Vec<u8>>)>,
+    /// Octets of their keys and values.
+    octets: usize,
+    /// The same of those on their way to the store, and their places.
+    storing: usize,
     /// How many of them each segment has: it stays while it has any.
     by_segment: BTreeMap<u32, usize>,
+    charge: Charge,
+}
+
+/// What an entry of the table takes, a table having room for an eighth more than it says.
+const ENTRY_BYTES: usize = size_of::<(Key, (Lsn, Option<Vec<u8>>))>() + 1;
+
+fn octets(key: &[u8], value: Option<&[u8]>) -> usize {
+    key.len() + value.map_or(0, <[u8]>::len)
 }
 
 /// Changes on their way to the store.
 pub(super) struct Storing {
     pub(super) changes: Vec<DefinitionChange>,
     at: Vec<Lsn>,
+    octets: usize,
 }
 
 impl Unstored {
     pub(super) fn put(&mut self, at: Lsn, change: DefinitionChange) {
         let DefinitionChange { kind, key, value } = change;
         *self.by_segment.entry(segment_of(at)).or_default() += 1;
-        if let Some((earlier, _)) = self.latest.insert((kind, key), (at, value)) {
+        self.octets += octets(&key, value.as_deref());
+        let n = key.len();
+        if let Some((earlier, value)) = self.latest.insert((kind, key), (at, value)) {
+            self.octets -= n + value.map_or(0, |value| value.len());
             self.done(earlier);
         }
+        self.count();
+    }
+
+    /// From now on it counts there.
+    pub(super) fn count_in(&mut self, charge: Charge) {
+        self.charge = charge;
+        self.count();
+    }
+
+    fn count(&mut self) {
+        let places = self.latest.capacity() + self.latest.capacity() / 7;
+        let bytes = self.octets + self.storing + places * ENTRY_BYTES;
+        self.charge.set(bytes as u64);
     }
 
     fn done(&mut self, at: Lsn) {
@@ -166,32 +197,85 @@ impl Unstored {
         let mut storing = Storing {
             changes: Vec::with_capacity(self.latest.len()),
             at: Vec::with_capacity(self.latest.len()),
+            octets: std::mem::take(&mut self.octets),
         };
+        self.storing = storing.octets + self.latest.len() * ENTRY_BYTES;
         for ((kind, key), (at, value)) in std::mem::take(&mut self.latest) {
             storing.changes.push(DefinitionChange { kind, key, value });
             storing.at.push(at);
         }
+        self.count();
         storing
     }
 
     /// The store has it.
     pub(super) fn stored(&mut self, storing: Storing) {
         storing.at.into_iter().for_each(|at| self.done(at));
+        self.storing = 0;
+        self.count();
     }
 
     /// The store does not have it: it is tried again, but for what has changed meanwhile.
     pub(super) fn put_back(&mut self, storing: Storing) {
+        self.storing = 0;
+        self.octets += storing.octets;
         for (change, at) in storing.changes.into_iter().zip(storing.at) {
             let DefinitionChange { kind, key, value } = change;
+            let n = octets(&key, value.as_deref());
             match self.latest.entry((kind, key)) {
-                std::collections::hash_map::Entry::Occupied(_) => self.done(at),
-                std::collections::hash_map::Entry::Vacant(free) => drop(free.insert((at, value))),
+                Entry::Occupied(_) => {
+                    self.octets -= n;
+                    self.done(at);
+                }
+                Entry::Vacant(free) => drop(free.insert((at, value))),
             }
         }
+        self.count();
     }
 }
 
 /// The segment in which the record ends that is at this position.
 fn segment_of(at: Lsn) -> u32 {
     (at.0 >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::memory::{Memory, Use};
+
+    fn change(n: u64, value: Option<usize>) -> DefinitionChange {
+        DefinitionChange {
+            kind: DefinitionKind::Binding,
+            key: n.to_be_bytes().to_vec(),
+            value: value.map(|len| vec![0; len]),
+        }
+    }
+
+    #[test]
+    fn what_waits_for_the_store_is_counted_until_it_has_it() {
+        let memory = Memory::new();
+        let mut unstored = Unstored::default();
+        unstored.put(Lsn(1), change(0, Some(500)));
+        unstored.count_in(memory.charge(Use::Definitions));
+        let used = || memory.used(Use::Definitions);
+        let first = used();
+        assert!((508..1500).contains(&first), "{first}");
+        // The latest of each counts.
+        unstored.put(Lsn(2), change(0, None));
+        assert_eq!(used(), first - 500);
+        (1..1000).for_each(|n| unstored.put(Lsn(n), change(n, Some(200))));
+        let all = used();
+        assert!((300_000..400_000).contains(&all), "{all}");
+        // On its way it is there as before; what the store does not take, too.
+        let storing = unstored.take();
+        unstored.put(Lsn(3), change(7, Some(300)));
+        assert!((250_000..all).contains(&used()), "{}", used());
+        unstored.put_back(storing);
+        assert_eq!(unstored.octets, 1000 * 8 + 998 * 200 + 300);
+        assert!((300_000..400_000).contains(&used()), "{}", used());
+        let storing = unstored.take();
+        unstored.stored(storing);
+        assert_eq!(used(), 0);
+    }
 }
