@@ -507,7 +507,7 @@ fn tx_bytes_max(config: &Config) -> u64 {
     bytes.min(amqp::TX_BYTES_HARD_MAX)
 }
 
-/// Tells that the wall clock was set, or the machine suspended, once for each time. Returns whether it did.
+/// Tells that the wall clock was set, once for each time. Returns whether it did.
 fn tell_set_clock(told: &AtomicI64, ahead: i64) -> bool {
     let before = told.load(Ordering::Relaxed);
     let set = ahead.abs_diff(before) > CLOCK_SET_MS;
@@ -515,7 +515,7 @@ fn tell_set_clock(told: &AtomicI64, ahead: i64) -> bool {
         told.store(ahead, Ordering::Relaxed);
         tracing::warn!(
             milliseconds_ahead = ahead,
-            "the wall clock was set, or the machine suspended: expirations and delays go on by the time of the start"
+            "the wall clock was set: expirations and delays go on by the time of the start, until the next one"
         );
     }
     set

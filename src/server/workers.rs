@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use self::timers::Timers;
@@ -30,6 +31,15 @@ const SPILL_BYTES: u64 = 2 << 20;
 
 /// How often memory is compared with its budget.
 const RESIDENCY_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How often to look whether the machine was suspended: timers stand still meanwhile, and time does not.
+const SUSPENDED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Timers are late by this much at most, milliseconds, because of a suspension that is not noticed.
+const SUSPENDED_MS: u64 = 100;
+
+/// How long after a suspension queues look at the time: what waits in sockets, acknowledgements among it, comes first.
+const WAKE_AFTER: Duration = Duration::from_millis(250);
 
 /// Takes requests of queues to the threads that serve them.
 pub(super) struct Workers {
@@ -64,7 +74,11 @@ pub(super) fn start(broker: &Arc<Broker>, stop: &CancellationToken) -> std::io::
         page_ins,
         dead_letters,
     }));
-    tokio::spawn(run_timers(broker.clone(), armed, stop.clone()));
+    let clock = Clock {
+        now: clock::now,
+        suspended: clock::suspended,
+    };
+    tokio::spawn(run_timers(broker.clone(), armed, clock, stop.clone()));
     let b = broker.clone();
     std::thread::Builder::new()
         .name("page-in".into())
@@ -77,27 +91,48 @@ pub(super) fn start(broker: &Arc<Broker>, stop: &CancellationToken) -> std::io::
     Ok(())
 }
 
+/// What timers know of the time. See [`crate::clock`].
+#[derive(Clone, Copy)]
+struct Clock {
+    now: fn() -> u64,
+    suspended: fn() -> u64,
+}
+
 async fn run_timers(
     broker: Arc<Broker>,
     mut armed: UnboundedReceiver<Timer>,
+    clock: Clock,
     stop: CancellationToken,
 ) {
     let mut timers = Timers::new();
     let mut batch = Batch::default();
+    let mut look = tokio::time::interval(SUSPENDED_INTERVAL);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut suspended = (clock.suspended)();
     loop {
         let queue = tokio::select! {
             () = stop.cancelled() => return,
             request = armed.recv() => match request {
                 Some((id, queue, at)) => {
-                    timers.arm(id, queue, clock::until(at));
+                    let after = at.saturating_sub((clock.now)());
+                    timers.arm(id, queue, Duration::from_millis(after));
                     continue;
                 }
                 None => return,
             },
+            _ = look.tick() => {
+                let before = std::mem::replace(&mut suspended, (clock.suspended)());
+                let milliseconds = suspended.saturating_sub(before);
+                if milliseconds >= SUSPENDED_MS {
+                    tracing::warn!(milliseconds, "the machine was suspended: what has expired meanwhile goes now");
+                    timers.all_after(WAKE_AFTER);
+                }
+                continue;
+            }
             queue = timers.next() => queue,
         };
         if let Some(queue) = queue {
-            let now = clock::now();
+            let now = (clock.now)();
             queue.tick(now, &mut batch.fx);
             if batch.flush(&broker, now).is_err() {
                 return;
@@ -260,7 +295,14 @@ impl Resources {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
+    use crate::broker::ConnectionId;
+    use crate::broker::message::{Message, Parts};
+    use crate::broker::vhost::QueueDeclare;
+    use crate::protocol::field_table::FieldTable;
+    use crate::storage::memory::MemoryLog;
 
     /// Looks within so many intervals, while nothing can leave.
     fn looks(relief: &mut Relief, intervals: u64, evictable: impl Fn(u64) -> u64) -> u64 {
@@ -272,6 +314,72 @@ mod tests {
             }
         }
         n
+    }
+
+    /// What expired while the machine was suspended goes when it wakes: timers alone would wait as long again.
+    #[test]
+    fn a_suspended_machine_wakes_in_its_time() {
+        const HOUR: u64 = 3_600_000;
+        static NOW: AtomicU64 = AtomicU64::new(1_700_000_000_000);
+        static SUSPENDED: AtomicU64 = AtomicU64::new(0);
+        let clock = Clock {
+            now: || NOW.load(Ordering::Relaxed),
+            suspended: || SUSPENDED.load(Ordering::Relaxed),
+        };
+        let (broker, _) = Broker::new(MemoryLog::new(), &[]);
+        let broker = Arc::new(broker);
+        let (timers, armed) = unbounded_channel();
+        broker.set_scheduler(Arc::new(Workers {
+            timers,
+            page_ins: channel().0,
+            dead_letters: channel().0,
+        }));
+        broker.add_vhost("/").expect("the log works");
+        let vhost = broker.vhost("/").expect("just added");
+        let mut batch = Batch::default();
+        let queues = [HOUR, 2 * HOUR].map(|expiration| {
+            let declared = vhost.declare_queue(&QueueDeclare {
+                name: &expiration.to_string(),
+                server_named: false,
+                durable: false,
+                exclusive: false,
+                auto_delete: false,
+                arguments: &FieldTable::new(),
+                connection: ConnectionId(1),
+            });
+            let queue = declared.expect("new").0;
+            let parts = Parts {
+                exchange: "".into(),
+                routing_key: "q".into(),
+                properties: &[0, 0],
+                flags: 0,
+            };
+            let message = Message::new(broker.memory(), &parts, b"m");
+            let to = std::slice::from_ref(&queue);
+            batch.publish(message, to, Some(expiration), None, (clock.now)());
+            queue
+        });
+        batch.flush(&broker, (clock.now)()).expect("the log works");
+        let ready = || queues.each_ref().map(|q| q.counts().ready);
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let stop = CancellationToken::new();
+            let timers = run_timers(broker.clone(), armed, clock, stop.clone());
+            let first_gone = async {
+                assert_eq!(ready(), [1, 1]);
+                NOW.fetch_add(HOUR, Ordering::Relaxed);
+                SUSPENDED.fetch_add(HOUR, Ordering::Relaxed);
+                while ready() == [1, 1] {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                stop.cancel();
+            };
+            let both = async { tokio::join!(timers, first_gone) };
+            let within = Duration::from_secs(20);
+            tokio::time::timeout(within, both).await.expect("it wakes");
+        });
+        assert_eq!(ready(), [0, 1]);
     }
 
     #[test]

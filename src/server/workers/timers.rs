@@ -47,6 +47,13 @@ impl<Q> Timers<Q> {
         }
     }
 
+    /// All queues look at the time; they ask again for what is not due.
+    pub(super) fn all_after(&mut self, pause: Duration) {
+        for (key, _) in self.armed.values() {
+            self.due.reset(key, pause);
+        }
+    }
+
     fn forget_those_gone(&mut self) {
         let due = &mut self.due;
         self.armed.retain(|_, (key, queue)| {
