@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::{Errno, retry_on_intr};
 
-/// Version of the folder's format. A folder with another one is refused, not guessed at.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the folder's format. Since 2, frames of the log have a salt.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// A folder of an earlier version than this, or of a later one than ours, is refused, not guessed at. One in
+/// between is ours from the first start on.
+const READ_FROM_VERSION: u32 = 1;
 
 /// A data folder that this process owns until it is dropped.
 #[derive(Debug)]
@@ -46,15 +50,16 @@ fn check_version(path: &Path) -> io::Result<()> {
     if text == FORMAT_VERSION.to_string() {
         return Ok(());
     }
-    if !text.is_empty() {
+    let earlier = READ_FROM_VERSION..FORMAT_VERSION;
+    if !text.is_empty() && earlier.map(|v| v.to_string()).all(|v| v != text) {
         let start: String = text.chars().take(32).collect();
         return Err(io::Error::other(format!(
-            "{} says that the data folder has format version {start:?}; this Leveret reads and \
-             writes version {FORMAT_VERSION}",
+            "{} says that the data folder has format version {start:?}; this Leveret reads versions \
+             {READ_FROM_VERSION} to {FORMAT_VERSION}, and writes {FORMAT_VERSION}",
             file.display()
         )));
     }
-    // A new one; or one that lost power while its first version, which did so in place, was noted.
+    // A new one, or an earlier one, whose Leveret must not read it any more; or one that lost power while its first version, which did so in place, was noted.
     write_version(path).map_err(told(format!("cannot write {}", file.display())))
 }
 
@@ -136,7 +141,7 @@ mod tests {
 
     #[test]
     fn another_format_version_is_refused() {
-        for other in ["2\n", "1.5", "\u{fffd}\u{1b}[31m"] {
+        for other in ["3\n", "0", "1.5", "01", "\u{fffd}\u{1b}[31m"] {
             let dir = tempfile::tempdir().expect("a folder");
             fs::write(dir.path().join("version"), other).expect("written");
             let refused = Folder::open(dir.path()).expect_err("refused").to_string();
@@ -146,13 +151,18 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_was_being_written_is_written_again() {
-        for (name, text) in [("version", ""), ("version", "\n"), ("version.tmp", "")] {
+    fn a_version_that_was_being_written_or_an_earlier_one_is_written_again() {
+        for (name, text) in [
+            ("version", ""),
+            ("version", "\n"),
+            ("version.tmp", ""),
+            ("version", "1\n"),
+        ] {
             let dir = tempfile::tempdir().expect("a folder");
             fs::write(dir.path().join(name), text).expect("written");
             drop(Folder::open(dir.path()).expect("opened"));
             let version = fs::read_to_string(dir.path().join("version"));
-            assert_eq!(version.expect("there"), "1\n");
+            assert_eq!(version.expect("there"), "2\n");
             assert!(!dir.path().join("version.tmp").exists());
         }
     }

@@ -124,7 +124,7 @@ impl Rewrite {
         Ok(Some(Rewrite {
             number,
             old,
-            frames: Frames::of(number, file.clone())?,
+            frames: Frames::of(number, log.salts.of(number), file.clone())?,
             file,
             at: 0,
             len,
@@ -195,6 +195,7 @@ impl Rewrite {
                         Ok(offset) => {
                             let place = Place {
                                 segment: number,
+                                salt: log.salts.of(number),
                                 offset,
                                 watermark,
                                 first_id: p.id.0,
@@ -217,6 +218,7 @@ impl Rewrite {
         // IMPORTANT: without it, recovery could take its end for the end of the log.
         let end = Place {
             segment: number,
+            salt: log.salts.of(number),
             offset: self.out.len()?,
             watermark: log.proof.load(Ordering::Relaxed),
             first_id: self.next_id,

@@ -12,7 +12,9 @@
 //! ```
 //!
 //! All integers are big-endian. `len` counts the records' bytes; `crc` (CRC-32) covers everything behind
-//! it. Segment number and offset tell a frame from one that an earlier use of the file left behind.
+//! it. Segment number and offset tell a frame from one that an earlier use of the file left behind; number
+//! and checksum have the log's salt in them (`salt.rs`), which tells a frame from what a client has made up.
+//! The first frame of a segment begins with the salt itself.
 //! `watermark` is what was durable when the frame was staged: a bad frame below the watermark of any
 //! later frame was once good, so it is corruption; otherwise it was never finished, a torn tail. The
 //! last frame of a segment that another one follows says so: a segment whose end did not reach the
@@ -40,6 +42,7 @@ const PUBLISH: u8 = 4;
 const CLEAN_STOP: u8 = 5;
 const SEAL: u8 = 6;
 const FOLLOWED: u8 = 7;
+const SALT: u8 = 8;
 
 /// Bytes of records above which an append is several frames: a frame is read and checked whole, whichever
 /// of its messages is wanted.
@@ -51,6 +54,9 @@ pub(super) const APPEND_BYTES_MAX: usize = 2 << 30;
 
 /// Bytes of the record that says how many frames follow.
 const FOLLOWED_LEN: usize = 5;
+
+/// Bytes of the record that says what salt a segment has.
+pub(super) const SALT_LEN: usize = 9;
 
 /// Bytes of a message's record at least.
 pub(super) const PUBLISH_BYTES_MIN: u64 = 17;
@@ -68,12 +74,38 @@ const TARGET_LEN: usize = 19;
 /// Bytes of the frame that ends a segment.
 pub(super) const SEAL_LEN: usize = FRAME_HEADER + 1;
 
+/// What makes frames those of one log: see `salt.rs`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Salt {
+    /// In the segment's number, by exclusive or.
+    pub(super) mark: u32,
+    /// What checksums begin with.
+    pub(super) crc: u32,
+}
+
+impl Salt {
+    /// That of segments without one.
+    pub(super) const NONE: Salt = Salt { mark: 0, crc: 0 };
+
+    fn hash(self, covered: &[u8]) -> u32 {
+        let mut hasher = self.hasher();
+        hasher.update(covered);
+        hasher.finalize()
+    }
+
+    /// Makes the checksum of a frame.
+    pub(super) fn hasher(self) -> crc32fast::Hasher {
+        crc32fast::Hasher::new_with_initial(self.crc)
+    }
+}
+
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct FrameHeader {
     pub(super) len: u32,
     pub(super) crc: u32,
-    pub(super) segment: u32,
+    /// The segment's number with its salt.
+    pub(super) mark: u32,
     pub(super) offset: u32,
     pub(super) watermark: u64,
     pub(super) first_id: u64,
@@ -91,7 +123,7 @@ impl FrameHeader {
         Some(FrameHeader {
             len: u32_at(0),
             crc: u32_at(4),
-            segment: u32_at(8),
+            mark: u32_at(8),
             offset: u32_at(12),
             watermark: u64_at(16),
             first_id: u64_at(24),
@@ -115,10 +147,15 @@ impl FrameHeader {
     }
 
     /// Whether the frame at the start of `bytes` is whole and right.
-    pub(super) fn checks(&self, bytes: &[u8]) -> bool {
+    pub(super) fn checks(&self, bytes: &[u8], salt: Salt) -> bool {
         bytes
             .get(8..self.size())
-            .is_some_and(|covered| crc32fast::hash(covered) == self.crc)
+            .is_some_and(|covered| salt.hash(covered) == self.crc)
+    }
+
+    /// Whether it says that it stands there.
+    pub(super) fn is_at(&self, segment: u32, salt: Salt, offset: u32) -> bool {
+        self.mark == segment ^ salt.mark && self.offset == offset
     }
 }
 
@@ -126,6 +163,7 @@ impl FrameHeader {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) segment: u32,
+    pub(super) salt: Salt,
     pub(super) offset: u32,
     pub(super) watermark: u64,
     pub(super) first_id: u64,
@@ -159,7 +197,7 @@ fn publish_len(p: &LoggedPublish) -> usize {
 }
 
 /// Bytes of a frame beside its records.
-const AROUND: usize = FRAME_HEADER + FOLLOWED_LEN + 2 * 5;
+const AROUND: usize = FRAME_HEADER + SALT_LEN + FOLLOWED_LEN + 2 * 5;
 
 impl Part {
     /// All of it.
@@ -246,17 +284,22 @@ pub(super) fn parts(records: &Records) -> Vec<Part> {
 fn begin(out: &mut Vec<u8>, place: &Place, n_messages: u32) -> usize {
     let start = out.len();
     out.put_u64(0);
-    out.put_u32(place.segment);
+    out.put_u32(place.segment ^ place.salt.mark);
     out.put_u32(place.offset);
     out.put_u64(place.watermark);
     out.put_u64(place.first_id);
     out.put_u32(n_messages);
+    if place.offset == 0 && place.salt != Salt::NONE {
+        out.put_u8(SALT);
+        out.put_u32(place.salt.mark);
+        out.put_u32(place.salt.crc);
+    }
     start
 }
 
-fn end(out: &mut [u8], start: usize) {
+fn end(out: &mut [u8], start: usize, place: &Place) {
     let len = count(out.len() - start - FRAME_HEADER);
-    let crc = crc32fast::hash(&out[start + 8..]);
+    let crc = place.salt.hash(&out[start + 8..]);
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
     out[start + 4..start + 8].copy_from_slice(&crc.to_be_bytes());
 }
@@ -311,7 +354,7 @@ pub(super) fn encode(
         let targets = &records.targets[first..first + p.n_targets as usize];
         put_publish(out, &p.message, p.transient, targets);
     }
-    end(out, start);
+    end(out, start, place);
 }
 
 /// Lengths and counts have 32 bits here. No append is as large as 4 GiB, and nothing in one has more
@@ -348,7 +391,7 @@ fn put_publish(out: &mut Vec<u8>, m: &Message, transient: bool, targets: &[Targe
 pub(super) fn encode_one(out: &mut Vec<u8>, message: &[u8], place: &Place) {
     let start = begin(out, place, 1);
     out.put_slice(message);
-    end(out, start);
+    end(out, start, place);
 }
 
 /// Appends a frame that says the log was closed in order, with the copies that were delivered.
@@ -359,21 +402,21 @@ pub(super) fn encode_clean_stop(
 ) {
     let start = begin(out, place, 0);
     put_pairs(out, CLEAN_STOP, redelivered);
-    end(out, start);
+    end(out, start, place);
 }
 
 /// Appends a frame that says nothing but that it is there.
 pub(super) fn encode_mark(out: &mut Vec<u8>, place: &Place) {
     let start = begin(out, place, 0);
     put_pairs(out, SETTLES, &[]);
-    end(out, start);
+    end(out, start, place);
 }
 
 /// Appends the frame that ends a segment that another one follows.
 pub(super) fn encode_seal(out: &mut Vec<u8>, place: &Place) {
     let start = begin(out, place, 0);
     out.put_u8(SEAL);
-    end(out, start);
+    end(out, start, place);
 }
 
 /// One record of a frame.
@@ -468,9 +511,18 @@ impl<'a> Bytes<'a> {
     }
 }
 
+/// The salt that the start of a frame says, which is a segment's first.
+pub(super) fn salt_in(frame: &[u8]) -> Option<Salt> {
+    let mut r = Bytes(frame.get(FRAME_HEADER..)?);
+    let said = r.u8()? == SALT;
+    let (mark, crc) = (r.u32()?, r.u32()?);
+    said.then_some(Salt { mark, crc })
+}
+
 /// How many frames of the same append follow a frame.
 pub(super) fn followed_by(frame: &[u8]) -> u32 {
-    let mut r = Bytes(frame.get(FRAME_HEADER..).unwrap_or_default());
+    let skipped = salt_in(frame).map_or(0, |_| SALT_LEN);
+    let mut r = Bytes(frame.get(FRAME_HEADER + skipped..).unwrap_or_default());
     match r.u8() {
         Some(FOLLOWED) => r.u32().unwrap_or(0),
         _ => 0,
@@ -562,6 +614,7 @@ fn decode_one<'a>(
         }
         SEAL => each(Record::Seal),
         FOLLOWED => drop(r.u32()?),
+        SALT => drop(r.u64()?),
         _ => return None,
     }
     Some(())

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::format::{self, FRAME_HEADER, FrameHeader};
+use super::format::{self, FRAME_HEADER, FrameHeader, Salt};
 use super::segment::lsn;
 use crate::broker::ports::Lsn;
 use crate::storage::files::LogFile;
@@ -62,6 +62,7 @@ pub(super) enum Next {
 /// The frames of a segment, read a block at a time: memory must not depend on its size.
 pub(super) struct Frames {
     number: u32,
+    salt: Salt,
     blocks: Blocks,
     /// Length of the file, which may have been prepared for more than was written.
     pub(super) end: u64,
@@ -74,14 +75,20 @@ impl Frames {
     const STEP_BYTES: usize = 64 * 1024;
 
     /// All of a file. Segments are below 4 GiB: what is behind that is none of ours.
-    pub(super) fn of(number: u32, file: Arc<dyn LogFile>) -> io::Result<Frames> {
-        Frames::until(number, file, u32::MAX)
+    pub(super) fn of(number: u32, salt: Salt, file: Arc<dyn LogFile>) -> io::Result<Frames> {
+        Frames::until(number, salt, file, u32::MAX)
     }
 
     /// Those that end at or before `end`.
-    pub(super) fn until(number: u32, file: Arc<dyn LogFile>, end: u32) -> io::Result<Frames> {
+    pub(super) fn until(
+        number: u32,
+        salt: Salt,
+        file: Arc<dyn LogFile>,
+        end: u32,
+    ) -> io::Result<Frames> {
         Ok(Frames {
             number,
+            salt,
             end: file.len()?.min(end.into()),
             blocks: Blocks::of(file),
             highest: None,
@@ -92,8 +99,7 @@ impl Frames {
     fn header(&mut self, at: u64) -> io::Result<Option<FrameHeader>> {
         let header = FrameHeader::read(self.blocks.at(at, FRAME_HEADER)?);
         Ok(header.filter(|header| {
-            header.segment == self.number
-                && u64::from(header.offset) == at
+            u32::try_from(at).is_ok_and(|at| header.is_at(self.number, self.salt, at))
                 && header.is_possible()
                 && at + header.size() as u64 <= self.end
         }))
@@ -105,14 +111,14 @@ impl Frames {
             return Ok(None);
         };
         let checks = match header.size() {
-            ..=WHOLE_BYTES => header.checks(self.blocks.at(at, header.size())?),
+            ..=WHOLE_BYTES => header.checks(self.blocks.at(at, header.size())?, self.salt),
             _ => self.checks_by_pieces(at, &header)?,
         };
         Ok(checks.then_some(header))
     }
 
     fn checks_by_pieces(&mut self, at: u64, header: &FrameHeader) -> io::Result<bool> {
-        let mut crc = crc32fast::Hasher::new();
+        let mut crc = self.salt.hasher();
         let (mut from, end) = (at + 8, at + header.size() as u64);
         while from < end {
             let piece = self
@@ -187,7 +193,7 @@ impl Frames {
         if let Some(header) = self.frame(at)? {
             return Ok(Some(header));
         }
-        let mark = self.number.to_be_bytes();
+        let mark = (self.number ^ self.salt.mark).to_be_bytes();
         let mut from = at + 1;
         while from + FRAME_HEADER as u64 <= self.end {
             let step = self.blocks.at(from, Self::STEP_BYTES + FRAME_HEADER)?;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::BufMut;
 
-use super::format::{self, Bytes, FrameHeader, ID_MAX, SEGMENT_IDS_MAX};
+use super::format::{self, Bytes, FrameHeader, ID_MAX, SEGMENT_IDS_MAX, Salt};
 use super::frames::Frames;
 use super::summary::{Settled, Summary};
 use super::{Durability, Inner, reclaim};
@@ -144,6 +144,7 @@ pub(super) fn load(
     files: &dyn FileLayer,
     dir: &Path,
     number: u32,
+    salt: Salt,
     segment: &dyn LogFile,
 ) -> io::Result<Option<Summary>> {
     let file = files.open_existing(&path(dir, number))?;
@@ -155,7 +156,7 @@ pub(super) fn load(
         tracing::warn!("segment {number}: its index does not check; reading the segment itself");
         return Ok(None);
     };
-    let fits = summary.number == number && ends_with(segment, &summary)?;
+    let fits = summary.number == number && ends_with(segment, salt, &summary)?;
     if !fits {
         tracing::warn!(
             "segment {number}: its index is of another file; reading the segment itself"
@@ -165,7 +166,7 @@ pub(super) fn load(
 }
 
 /// Whether the segment's last frame is where its summary says.
-fn ends_with(segment: &dyn LogFile, summary: &Summary) -> io::Result<bool> {
+fn ends_with(segment: &dyn LogFile, salt: Salt, summary: &Summary) -> io::Result<bool> {
     let Some(size) = summary.len.checked_sub(summary.last_frame) else {
         return Ok(false);
     };
@@ -176,10 +177,9 @@ fn ends_with(segment: &dyn LogFile, summary: &Summary) -> io::Result<bool> {
     let n = segment.read_at(&mut frame, u64::from(summary.last_frame))?;
     frame.truncate(n);
     Ok(FrameHeader::read(&frame).is_some_and(|header| {
-        header.segment == summary.number
-            && header.offset == summary.last_frame
+        header.is_at(summary.number, salt, summary.last_frame)
             && header.size() == size as usize
-            && header.checks(&frame)
+            && header.checks(&frame, salt)
     }))
 }
 
@@ -196,7 +196,10 @@ pub(super) fn write(log: &Inner, number: u32) -> io::Result<()> {
     let file = log.open.get(log.files.as_ref(), &file)?;
     let most = len as usize / AT_MOST_ONE_IN;
     let mut summary = Summary::of(number);
-    let (mut frames, synced) = (Frames::of(number, file.clone())?, file);
+    let (mut frames, synced) = (
+        Frames::of(number, log.salts.of(number), file.clone())?,
+        file,
+    );
     while summary.len < len {
         let Some(header) = frames.frame(u64::from(summary.len))? else {
             return Ok(()); // Corruption, of which recovery or a reader has more to say.

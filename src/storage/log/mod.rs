@@ -16,6 +16,7 @@ mod reader;
 mod reclaim;
 mod recovery;
 mod reserve;
+mod salt;
 mod segment;
 mod settled;
 mod shared;
@@ -40,6 +41,7 @@ use self::format::Part;
 use self::open::OpenSegments;
 use self::pending::{Pending, Unstored};
 use self::reserve::Reserve;
+use self::salt::Salts;
 use self::segment::{Segment, Segments, lsn};
 use self::trouble::Troubles;
 use super::definitions::DefinitionStore;
@@ -126,6 +128,7 @@ struct Staging {
     segment: u32,
     offset: u32,
     next_id: u64,
+    salts: Salts,
     segments: Segments,
     waiters: Vec<(Lsn, Arc<dyn Bell>)>,
     /// What waits for the active segment's bytes to be durable.
@@ -149,6 +152,7 @@ struct Inner {
     options: LogOptions,
     files: Arc<dyn FileLayer>,
     store: DefinitionStore,
+    salts: Salts,
     staging: Mutex<Staging>,
     /// Wakes the log thread.
     work: Condvar,
@@ -342,6 +346,13 @@ impl SegmentedLog {
         let found = recovery::run(&options, files.as_ref(), stored)?;
         // Nothing is ever appended to a segment of an earlier run.
         let segment = found.last_segment + 1;
+        if found.salt_from != salt::Source::File
+            && let Err(e) = salt::save(files.as_ref(), &options.dir, &found.salts)
+        {
+            // Each segment says it, too.
+            let path = salt::path(&options.dir);
+            tracing::warn!("{}: cannot be written: {e}", path.display());
+        }
         let mut segments = found.segments;
         segments.insert(segment, Segment::new(None, found.next_id));
         let mut unstored = Unstored::default();
@@ -353,6 +364,7 @@ impl SegmentedLog {
         let inner = Arc::new(Inner {
             files,
             store,
+            salts: found.salts,
             staging: Mutex::new(Staging {
                 chunks: Vec::new(),
                 spare: Vec::new(),
@@ -360,6 +372,7 @@ impl SegmentedLog {
                 segment,
                 offset: 0,
                 next_id: found.next_id,
+                salts: found.salts,
                 segments,
                 waiters: Vec::new(),
                 pending: Pending::default(),
@@ -550,6 +563,7 @@ impl Staging {
         (
             format::Place {
                 segment,
+                salt: self.salts.of(segment),
                 offset,
                 watermark,
                 first_id: self.next_id,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::format::{self, Record};
+use super::format::{self, Record, Salt};
 use super::frames::{Frames, Next};
 use super::open::SegmentFile;
 use super::segment::lsn;
@@ -27,6 +27,7 @@ type Wanted = (u64, usize);
 /// Where to look for the messages of a segment.
 struct Place {
     segment: u32,
+    salt: Salt,
     file: Arc<SegmentFile>,
     offset: u32,
     /// So far it is written.
@@ -62,6 +63,7 @@ fn find(log: &Inner, wanted: &[Wanted], into: &mut [Found]) -> (usize, Option<Pl
         };
         let place = segment.file.as_ref().map(|file| Place {
             segment: number,
+            salt: log.salts.of(number),
             file: file.clone(),
             offset: segment.seek(first),
             end: segment.len,
@@ -187,7 +189,7 @@ fn read_segment(
 ) -> io::Result<()> {
     let open = open_of(wanted, into);
     let mut wanted = open.as_slice();
-    let mut frames = Frames::until(place.segment, file, place.end)?;
+    let mut frames = Frames::until(place.segment, place.salt, file, place.end)?;
     let mut offset = place.offset;
     // What is written was whole when it was.
     let proved = Lsn(u64::MAX);

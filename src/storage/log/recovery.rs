@@ -22,10 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::damage::{self, Damage, Hole};
-use super::format::{self, Place};
+use super::format::{self, Place, Salt};
 use super::frames::{Frames, Next};
 use super::open::SegmentFile;
 use super::pending::Durable;
+use super::salt::{self, Salts};
 use super::segment::{Index, Segments, lsn};
 use super::summary::{Settled, Summary};
 use super::{LogOptions, index, settled};
@@ -43,6 +44,9 @@ pub(super) struct Recovered {
     pub(super) replayed: Vec<(Lsn, DefinitionChange)>,
     pub(super) copies: Copies,
     pub(super) damage: Damage,
+    /// The log's salt.
+    pub(super) salts: Salts,
+    pub(super) salt_from: salt::Source,
 }
 
 /// Copies that were published, by run; which of them are live is known once all segments are read.
@@ -196,6 +200,7 @@ pub(super) fn run(
         files.sync_dir(&dir)?;
         hints.retain(|hint| has_segment(hint) || files.remove(hint).is_err());
     }
+    let (salts, salt_from) = salt::find(files, &options.dir, &paths)?;
     let found = Recovered {
         segments: Segments::default(),
         last_segment: (stored.applied.0 >> 32) as u32,
@@ -204,6 +209,8 @@ pub(super) fn run(
         replayed: Vec::new(),
         copies: Copies::default(),
         damage: Damage::default(),
+        salts,
+        salt_from,
     };
     let mut recovery = Recovery {
         options,
@@ -244,13 +251,17 @@ impl Recovery<'_> {
                 return;
             }
             if !said {
-                let frames = Frames::of(*number, file);
+                let frames = Frames::of(*number, self.salt(*number), file);
                 let watermark = frames.and_then(|mut frames| frames.highest_watermark(0));
                 let watermark = watermark.unwrap_or_default();
                 said = watermark.is_some();
                 self.proved = self.proved.max(watermark.unwrap_or_default());
             }
         }
+    }
+
+    fn salt(&self, number: u32) -> Salt {
+        self.found.salts.of(number)
     }
 
     fn has(&self, hint: &Path) -> bool {
@@ -262,7 +273,7 @@ impl Recovery<'_> {
         if !self.has(&index::path(dir, number)) {
             return None;
         }
-        index::load(self.files, dir, number, file).unwrap_or_else(|e| {
+        index::load(self.files, dir, number, self.salt(number), file).unwrap_or_else(|e| {
             tracing::warn!("segment {number}: its index cannot be read ({e}); reading the segment");
             None
         })
@@ -392,7 +403,7 @@ impl Recovery<'_> {
 
     /// Reads a segment.
     fn scan(&mut self, number: u32, path: &Path, file: &Arc<dyn LogFile>) -> io::Result<Scanned> {
-        let mut frames = Frames::of(number, file.clone())?;
+        let mut frames = Frames::of(number, self.salt(number), file.clone())?;
         let mut summary = Summary::of(number);
         let mut at = 0;
         let rest = loop {
@@ -421,7 +432,9 @@ impl Recovery<'_> {
         };
         let end = frames.end;
         let position = lsn(number, at as u32);
-        let torn = !summary.ended && position >= self.proved;
+        // What has another salt than any that is known is no end that was not finished.
+        let unknown = summary.len == 0 && rest && self.found.salt_from == salt::Source::New;
+        let torn = !summary.ended && position >= self.proved && !unknown;
         if rest && torn {
             tracing::warn!(
                 "{}: cut at byte {at}: the last write was not finished",
@@ -478,7 +491,13 @@ impl Recovery<'_> {
         }
         if !summary.ended && !torn {
             // Its end was damaged.
-            summary.len = seal(file.as_ref(), number, summary.len, summary.next_id)?;
+            summary.len = seal(
+                file.as_ref(),
+                number,
+                self.salt(number),
+                summary.len,
+                summary.next_id,
+            )?;
         }
         if position >= self.proved || !summary.ended {
             // What was read may be in the page cache only; from now on it counts as durable.
@@ -541,13 +560,20 @@ impl Recovery<'_> {
             self.files.remove(&path)?;
         }
         self.files.sync_dir(&dir)?;
+        let salt = self.salt(torn.number);
         let Some(segment) = self.found.segments.by_number.get_mut(&torn.number) else {
             // Nothing of it survived.
             self.files.remove(&torn.path)?;
             return self.files.sync_dir(&dir);
         };
         let file = self.files.open_existing(&torn.path)?;
-        segment.len = seal(file.as_ref(), torn.number, segment.len, segment.next_id)?;
+        segment.len = seal(
+            file.as_ref(),
+            torn.number,
+            salt,
+            segment.len,
+            segment.next_id,
+        )?;
         file.sync_data()
     }
 
@@ -565,9 +591,10 @@ impl Recovery<'_> {
 }
 
 /// Ends a segment; returns its new length.
-fn seal(file: &dyn LogFile, number: u32, len: u32, next_id: u64) -> io::Result<u32> {
+fn seal(file: &dyn LogFile, number: u32, salt: Salt, len: u32, next_id: u64) -> io::Result<u32> {
     let place = Place {
         segment: number,
+        salt,
         offset: len,
         // Everything before it was synced, or is with it.
         watermark: lsn(number, len).0,

@@ -4,6 +4,11 @@
 //! really full nothing would ever move again. So a file of this size stands beside the log. When the log finds
 //! no room, the file is removed, publishers are held back, and what was accepted and what is settled is
 //! written where it was. When so much is free again, the file is made again, and publishing goes on.
+//!
+//! The room is free between the removal and the write that needs it: what else writes to the same disk may take
+//! it, and then the log waits as without a reserve. So the data folder should have a disk of its own. A reserve
+//! that is renamed into the file that needs room would have no such gap, but only one file could be it, where
+//! a checkpoint, notes, a rewritten segment and the next one may all need some.
 
 use std::io;
 use std::path::{Path, PathBuf};

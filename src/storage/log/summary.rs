@@ -216,6 +216,7 @@ mod tests {
         }
         let place = format::Place {
             segment: 1,
+            salt: format::Salt::NONE,
             offset: 0,
             watermark: 0,
             first_id: 1,

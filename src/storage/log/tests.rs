@@ -5,6 +5,7 @@ mod definitions;
 mod descriptors;
 mod faults;
 mod full;
+mod images;
 mod index;
 mod large;
 mod model;

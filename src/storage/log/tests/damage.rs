@@ -4,10 +4,10 @@ use super::reading::frames_of;
 use super::*;
 use crate::storage::definitions::Stored;
 
-type Copies = BTreeSet<(u64, u64)>;
+pub(super) type Copies = BTreeSet<(u64, u64)>;
 
 /// What a frame says: copies that it publishes, copies that it settles.
-struct Said {
+pub(super) struct Said {
     path: PathBuf,
     start: usize,
     end: usize,
@@ -44,11 +44,11 @@ fn grouped(dir: &Path, disk: &FaultyDisk, len: usize) -> SegmentedLog {
     log
 }
 
-fn image(disk: &FaultyDisk, path: &Path) -> Arc<Mutex<Image>> {
+pub(super) fn image(disk: &FaultyDisk, path: &Path) -> Arc<Mutex<Image>> {
     disk.state.lock().expect("a lock").files[path].clone()
 }
 
-fn paths(disk: &FaultyDisk, extension: &str) -> Vec<PathBuf> {
+pub(super) fn paths(disk: &FaultyDisk, extension: &str) -> Vec<PathBuf> {
     let state = disk.state.lock().expect("a lock");
     let all = state.files.keys();
     all.filter(|path| has_extension(path, extension))
@@ -57,7 +57,7 @@ fn paths(disk: &FaultyDisk, extension: &str) -> Vec<PathBuf> {
 }
 
 /// Everything that the frames of a log say.
-fn said(disk: &FaultyDisk) -> Vec<Said> {
+pub(super) fn said(disk: &FaultyDisk) -> Vec<Said> {
     let mut all = Vec::new();
     for path in paths(disk, "segment") {
         let bytes = image(disk, &path).lock().expect("a lock").live.clone();
@@ -84,7 +84,7 @@ fn said(disk: &FaultyDisk) -> Vec<Said> {
 }
 
 /// The live copies of a log without one of its frames.
-fn without(said: &[Said], frame: Option<usize>) -> Copies {
+pub(super) fn without(said: &[Said], frame: Option<usize>) -> Copies {
     let rest = said.iter().enumerate().filter(|(n, _)| Some(*n) != frame);
     let published: Copies = rest
         .clone()
@@ -95,7 +95,7 @@ fn without(said: &[Said], frame: Option<usize>) -> Copies {
 }
 
 /// The live copies that a start finds, and what it finds wrong.
-fn found(dir: &Path, disk: &FaultyDisk) -> (Copies, Damage) {
+pub(super) fn found(dir: &Path, disk: &FaultyDisk) -> (Copies, Damage) {
     let found = recovery::run(&idle(dir), disk, Stored::default()).expect("it starts");
     let (mut segments, mut live) = (found.segments, Copies::new());
     found.copies.visit(&mut segments, &|_| true, &mut |run| {
@@ -339,11 +339,14 @@ fn fit(path: &Path, bytes: &mut [u8]) {
         }
         return;
     }
+    let salt = format::salt_in(bytes).unwrap_or(format::Salt::NONE);
     let mut at = 0;
     while let Some(header) = bytes.get(at..).and_then(format::FrameHeader::read)
         && let Some(covered) = bytes.get(at + 8..at + header.size())
     {
-        let crc = crc32fast::hash(covered);
+        let mut crc = salt.hasher();
+        crc.update(covered);
+        let crc = crc.finalize();
         bytes[at + 4..at + 8].copy_from_slice(&crc.to_be_bytes());
         at += header.size();
     }

@@ -44,8 +44,13 @@ struct Copy {
     settled: Option<Lsn>,
 }
 
+/// Forty, or as many as `LEVERET_POWER_CUTS` says.
+fn cases() -> u32 {
+    std::env::var("LEVERET_POWER_CUTS").map_or(40, |n| n.parse().expect("a number"))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     /// Whatever happens: durable copies are there once, in order; durably settled ones are not.
     #[test]
