@@ -5,16 +5,23 @@
 //! after the other, by a thread that nobody waits for. Until its turn a copy is what it was in
 //! the log: settled with its new publish, in one record, or there again after a crash.
 //!
-//! While something waits here, all dead letters do: they stay in the order in which they died.
+//! While something waits here, all dead letters do. Those of one queue are a flow: each of them is worked
+//! off to the end, with all that follows from it, before the next one, so that they stay in the order in which
+//! they died, and the flows take turns. To the end, not all of them a step at a time: where queues
+//! dead-letter into each other, a message goes every way through them that crosses no queue twice, 10^33 of
+//! them for thirty queues, and what waits must not be as many as there are ways, but as one of them is long.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::effects::Dead;
 use super::memory::{Charge, Memory, Use};
+use super::message::Message;
+use super::ports::QueueId;
 use crate::sync::Mutex;
 
-/// Dead letters that whoever caused them routes at once, at most.
+/// Dead letters that whoever caused them routes at once, or that are routed in a turn, at most; one that
+/// goes to several queues counts for each.
 pub(super) const AT_ONCE_MAX: usize = 1024;
 
 /// Rounds of them: of dead letters that died of it again.
@@ -36,10 +43,145 @@ pub(super) const STAGED_MAX: u64 = 16 << 20;
 /// What a dead letter takes beside its message.
 const DEAD_BYTES: u64 = size_of::<Dead>() as u64;
 
+/// What goes where in the backlog.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    /// It died by itself: behind all others of its queue.
+    Behind,
+    /// It is left of this flow, or follows from what was: before the rest of it.
+    Before(QueueId),
+}
+
+/// Dead letters of one queue, and what follows from them.
+struct Flow {
+    dead: VecDeque<Dead>,
+    /// How many are routed in a turn: few while more dead letters follow from them than they are.
+    width: usize,
+    /// How many came before the rest since the turn began.
+    came: usize,
+}
+
+impl Default for Flow {
+    fn default() -> Flow {
+        Flow {
+            dead: VecDeque::new(),
+            width: TURN_MAX,
+            came: 0,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Waiting {
-    dead: VecDeque<Dead>,
-    charge: Charge,
+    flows: HashMap<QueueId, Flow>,
+    /// Whose turn is next: each flow once, but for the one whose turn it is.
+    turns: VecDeque<QueueId>,
+    n: u64,
+    message_bytes: u64,
+    entries: Charge,
+    messages: Charge,
+}
+
+/// What its message takes that nobody else waits with.
+fn message_bytes(dead: &Dead, beside: Option<&Dead>) -> u64 {
+    let (message, other) = (
+        &dead.entry.message,
+        beside.and_then(|d| d.entry.message.as_ref()),
+    );
+    match (message, other) {
+        (Some(m), Some(other)) if Message::is_same(m, other) => 0,
+        (Some(m), _) => m.resident_bytes() as u64,
+        (None, _) => 0,
+    }
+}
+
+impl Waiting {
+    fn behind(&mut self, dead: Dead) {
+        let id = dead.queue.id();
+        let turns = &mut self.turns;
+        let flow = self.flows.entry(id).or_insert_with(|| {
+            turns.push_back(id);
+            Flow::default()
+        });
+        self.n += 1;
+        self.message_bytes += message_bytes(&dead, flow.dead.back());
+        flow.dead.push_back(dead);
+    }
+
+    fn before(&mut self, id: QueueId, dead: impl DoubleEndedIterator<Item = Dead>) {
+        let turns = &mut self.turns;
+        let flow = self.flows.entry(id).or_insert_with(|| {
+            turns.push_back(id);
+            Flow::default()
+        });
+        for dead in dead.rev() {
+            self.n += 1;
+            flow.came += 1;
+            self.message_bytes += message_bytes(&dead, flow.dead.front());
+            flow.dead.push_front(dead);
+        }
+    }
+
+    fn take(&mut self) -> Turn {
+        let mut turn = Turn::default();
+        let Some(id) = self.turns.pop_front() else {
+            return turn;
+        };
+        turn.flow = id;
+        let Some(flow) = self.flows.get_mut(&id) else {
+            return turn;
+        };
+        flow.came = 0;
+        let mut left = OCTETS_MAX;
+        while turn.dead.len() < flow.width
+            && left > 0
+            && let Some(dead) = flow.dead.pop_front()
+        {
+            left = left.saturating_sub(octets(&dead));
+            self.n -= 1;
+            self.message_bytes -= message_bytes(&dead, flow.dead.front());
+            turn.dead.push(dead);
+        }
+        turn
+    }
+
+    fn end(&mut self, id: QueueId, n: usize) {
+        let Some(flow) = self.flows.get_mut(&id) else {
+            return;
+        };
+        flow.width = match flow.came > n {
+            true => 1,
+            false => (flow.width + 1).min(TURN_MAX),
+        };
+        if flow.dead.is_empty() {
+            self.flows.remove(&id);
+        } else {
+            self.turns.push_back(id);
+        }
+    }
+
+    fn count(&mut self) {
+        if self.flows.is_empty() {
+            (self.flows, self.turns) = Default::default();
+        }
+        self.entries.set(self.n * DEAD_BYTES);
+        self.messages.set(self.message_bytes);
+    }
+}
+
+/// Dead letters whose turn it is.
+pub(super) struct Turn {
+    pub(super) flow: QueueId,
+    pub(super) dead: Vec<Dead>,
+}
+
+impl Default for Turn {
+    fn default() -> Turn {
+        Turn {
+            flow: QueueId(0),
+            dead: Vec::new(),
+        }
+    }
 }
 
 /// See the module.
@@ -59,8 +201,9 @@ pub(super) fn octets(dead: &Dead) -> usize {
 impl Backlog {
     pub(super) fn new(memory: &Memory) -> Backlog {
         let waiting = Waiting {
-            dead: VecDeque::new(),
-            charge: memory.charge(Use::DeadLetters),
+            entries: memory.charge(Use::DeadLetters),
+            messages: memory.charge(Use::DeadMessages),
+            ..Waiting::default()
         };
         Backlog {
             waiting: Mutex::new("dead letters that wait", waiting),
@@ -79,46 +222,43 @@ impl Backlog {
         self.n.load(Ordering::Relaxed) > MANY
     }
 
-    /// Adds them at the end. True if somebody has to be called to work them off.
-    pub(super) fn push(&self, dead: impl ExactSizeIterator<Item = Dead>) -> bool {
+    /// Adds them. True if somebody has to be called to work them off.
+    pub(super) fn push(
+        &self,
+        dead: impl ExactSizeIterator<Item = Dead> + DoubleEndedIterator,
+        place: Place,
+    ) -> bool {
         if dead.len() == 0 {
             return false;
         }
         let mut waiting = self.waiting.lock();
         self.n.fetch_add(dead.len(), Ordering::AcqRel);
-        waiting.dead.extend(dead);
-        let bytes = waiting.dead.len() as u64 * DEAD_BYTES;
-        waiting.charge.set(bytes);
+        match place {
+            Place::Behind => dead.for_each(|dead| waiting.behind(dead)),
+            Place::Before(flow) => waiting.before(flow, dead),
+        }
+        waiting.count();
         !self.called.swap(true, Ordering::AcqRel)
     }
 
     /// Takes those of one turn.
-    pub(super) fn take_turn(&self) -> Vec<Dead> {
+    pub(super) fn take_turn(&self) -> Turn {
         let mut waiting = self.waiting.lock();
-        let mut turn = Vec::new();
-        let mut left = OCTETS_MAX;
-        while turn.len() < TURN_MAX
-            && left > 0
-            && let Some(dead) = waiting.dead.pop_front()
-        {
-            left = left.saturating_sub(octets(&dead));
-            turn.push(dead);
-        }
-        if waiting.dead.is_empty() {
-            waiting.dead = VecDeque::new();
-        }
-        let bytes = waiting.dead.len() as u64 * DEAD_BYTES;
-        waiting.charge.set(bytes);
+        let turn = waiting.take();
+        waiting.count();
         turn
     }
 
-    /// The turn of so many is over. False if nothing is left, and the next one calls again.
-    pub(super) fn end_turn(&self, n: usize) -> bool {
-        let waiting = self.waiting.lock();
+    /// The turn of so many of this flow is over. False if nothing is left, and the next one calls again.
+    pub(super) fn end_turn(&self, flow: QueueId, n: usize) -> bool {
+        let mut waiting = self.waiting.lock();
         self.n.fetch_sub(n, Ordering::AcqRel);
-        if waiting.dead.is_empty() {
+        waiting.end(flow, n);
+        waiting.count();
+        let more = !waiting.flows.is_empty();
+        if !more {
             self.called.store(false, Ordering::Release);
         }
-        !waiting.dead.is_empty()
+        more
     }
 }

@@ -9,11 +9,13 @@ use std::iter::repeat_n;
 use std::sync::Arc;
 
 use super::Broker;
-use super::backlog;
+use super::backlog::{self, Place, Turn};
 use super::dead_letter;
-use super::effects::{Dead, Effects};
+use super::effects::Effects;
 use super::message::Message;
-use super::ports::{DefinitionChange, LogFailed, LoggedPublish, Lsn, MessageId, Records, Target};
+use super::ports::{
+    DefinitionChange, LogFailed, LoggedPublish, Lsn, MessageId, QueueId, Records, Target,
+};
 use super::queue::{DeleteIf, DeliveryRef, Incoming, Queue, Settle};
 
 /// Publishes collected before a flush at most, so that the first message of a flood does not wait
@@ -50,13 +52,15 @@ struct Settlement {
     deliveries: Vec<DeliveryRef>,
 }
 
-/// How many dead letters a flush routes itself. The others wait in the [`Backlog`].
+/// How many dead letters a flush routes itself. The others wait in the [`backlog`].
 struct AtOnce {
     rounds: usize,
     left: usize,
     octets: usize,
     /// Only if nobody waits there.
     in_turn: bool,
+    /// Where what is left goes, and what follows from the rest; not known before something has died.
+    place: Option<Place>,
 }
 
 impl AtOnce {
@@ -67,6 +71,7 @@ impl AtOnce {
             left: usize::MAX,
             octets: usize::MAX,
             in_turn: false,
+            place: None,
         }
     }
 
@@ -76,42 +81,55 @@ impl AtOnce {
             left: backlog::AT_ONCE_MAX,
             octets: backlog::OCTETS_MAX,
             in_turn: true,
+            place: None,
         }
     }
 
-    /// All that there are, and nothing of what follows.
-    fn turn() -> AtOnce {
+    /// Those of this flow, and nothing of what follows.
+    fn turn(flow: QueueId) -> AtOnce {
         AtOnce {
             rounds: 1,
-            ..AtOnce::everything()
+            left: backlog::AT_ONCE_MAX,
+            octets: usize::MAX,
+            in_turn: false,
+            place: Some(Place::Before(flow)),
         }
     }
 
     /// Routes what has died, or lets it wait.
     fn route(&mut self, batch: &mut Batch, broker: &Broker, now: u64) {
-        let mut dead = std::mem::take(&mut batch.fx.dead).into_iter();
-        if dead.len() == 0 {
+        let dead = std::mem::take(&mut batch.fx.dead);
+        if dead.is_empty() {
             return;
         }
-        let turn =
-            !self.in_turn || broker.backlog().is_idle() && !broker.dead_letters_wait_for_disk();
+        let backlog = broker.backlog();
+        let turn = !self.in_turn || backlog.is_idle() && !broker.dead_letters_wait_for_disk();
+        // What dies of what died in one queue belongs to it. Of several it is not known.
+        let place = *self.place.get_or_insert_with(|| {
+            let queue = dead.first().map(|d| d.queue.id());
+            match queue.filter(|id| turn && dead.iter().all(|d| d.queue.id() == *id)) {
+                Some(queue) => Place::Before(queue),
+                None => Place::Behind,
+            }
+        });
+        let mut dead = dead.into_iter();
         if turn && self.rounds > 0 {
             self.rounds -= 1;
             while self.left > 0
                 && self.octets > 0
                 && let Some(dead) = dead.next()
             {
-                self.left -= 1;
                 self.octets = self.octets.saturating_sub(backlog::octets(&dead));
-                dead_letter::publish(batch, broker, dead, now);
+                let queues = dead_letter::publish(batch, broker, dead, now);
+                self.left = self.left.saturating_sub(queues.max(1));
             }
         }
-        if broker.backlog().push(dead)
+        if backlog.push(dead, place)
             && let Some(scheduler) = broker.scheduler()
         {
             scheduler.work_off();
         }
-        batch.spilled |= broker.backlog().is_long();
+        batch.spilled |= backlog.is_long();
     }
 }
 
@@ -353,11 +371,11 @@ impl Batch {
     pub(super) fn flush_dead(
         &mut self,
         broker: &Broker,
-        dead: Vec<Dead>,
+        turn: Turn,
         now: u64,
     ) -> Result<(), LogFailed> {
-        self.fx.dead = dead;
-        self.run(broker, AtOnce::turn(), now).map(drop)
+        self.fx.dead = turn.dead;
+        self.run(broker, AtOnce::turn(turn.flow), now).map(drop)
     }
 
     fn run(&mut self, broker: &Broker, mut at_once: AtOnce, now: u64) -> Result<Lsn, LogFailed> {
@@ -424,8 +442,13 @@ impl Batch {
 
     /// A delivery without acknowledgement is on the wire: its log copy is done with.
     pub fn settled(&mut self, queue: &Arc<Queue>, id: MessageId) {
-        if id.is_some() {
-            self.records.settles.push((queue.id(), id));
+        self.settled_copy((queue.id(), id));
+    }
+
+    /// A copy in the log is done with, if there is one.
+    pub(super) fn settled_copy(&mut self, copy: (QueueId, MessageId)) {
+        if copy.1.is_some() {
+            self.records.settles.push(copy);
         }
     }
 

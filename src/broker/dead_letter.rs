@@ -16,7 +16,7 @@ use super::batch::{Batch, promise};
 use super::detour;
 use super::effects::Dead;
 use super::message::{FLAG_BCC, FLAG_DEAD_LETTERED, FLAG_KEYED, Message};
-use super::queue::Queue;
+use super::queue::{Entry, Queue};
 use super::routing::route_keys;
 use super::routing_keys::RoutingKeys;
 use super::vhost::Vhost;
@@ -28,32 +28,47 @@ use crate::protocol::short::ShortBytes;
 /// Up to this many queues are looked for in the history, one after the other.
 const FEW_QUEUES: usize = 4;
 
+/// What became of a dead letter.
+enum Routed {
+    /// It went to so many queues.
+    Done(usize),
+    /// It only passes through another queue, where it has died again: its copy in the log stays what it is.
+    Passed,
+    /// Nobody takes it, and it is not to be lost.
+    Kept,
+}
+
 /// Routes a dead message to its queue's dead-letter exchange as part of `batch`, and settles the copy
 /// that died: both become durable together. With the strategy at-least-once, what nobody takes goes back
-/// to the queue to be kept.
-pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: Dead, now: u64) {
-    if route(batch, broker, &dead, now) {
-        batch.settled(&dead.queue, dead.entry.id);
-    } else {
-        let queue = dead.queue;
-        queue.keep_dead(dead.entry, dead.reason, now, &mut batch.fx);
+/// to the queue to be kept. Returns to how many queues it went.
+pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: Dead, now: u64) -> usize {
+    match route(batch, broker, &dead, now) {
+        Routed::Done(queues) => {
+            batch.settled_copy(dead.copy());
+            queues
+        }
+        Routed::Passed => 1,
+        Routed::Kept => {
+            let queue = dead.queue;
+            queue.keep_dead(dead.entry, dead.reason, now, &mut batch.fx);
+            0
+        }
     }
 }
 
-/// False if the dead letter has to be kept.
-fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
+fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> Routed {
     let info = dead.queue.info();
     let (Some(target), Some(message)) = (&info.settings.dead_letter, &dead.entry.message) else {
-        return true;
+        return Routed::Done(0);
     };
     let Some(vhost) = broker.vhost(&info.vhost) else {
-        return true;
+        return Routed::Done(0);
     };
     if info.delays.is_some() {
         batch.counting_on(dead.entry.delivery_count, |batch| {
             release(batch, &vhost, message, now);
         });
-        return true;
+        return Routed::Done(0);
     }
     let routing_keys = RoutingKeys::of(message);
     let mut flags = message.flags() | FLAG_DEAD_LETTERED;
@@ -89,12 +104,25 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
     let properties = PropertiesRef::unchecked(reborn.properties());
     let mut found = route_keys(&vhost, &target.exchange, &keys, properties).unwrap_or_default();
     if info.settings.at_least_once && found.is_unroutable() {
-        return false;
+        return Routed::Kept;
     }
     leave_out_cycles(&mut found.queues, &reborn);
     let to_all = info.settings.at_least_once;
     if to_all && !promise(&found.queues, reborn.body_len()) {
-        return false;
+        return Routed::Kept;
+    }
+    if let [queue] = &*found.queues
+        && found.detours.is_empty()
+        && !to_all
+        && let Some(reason) = queue.passes()
+    {
+        batch.fx.dead.push(Dead {
+            queue: queue.clone(),
+            entry: Entry::outside(&reborn, dead.entry.delivery_count),
+            reason,
+            origin: Some(dead.copy()),
+        });
+        return Routed::Passed;
     }
     batch.counting_on(dead.entry.delivery_count, |batch| {
         if !found.queues.is_empty() {
@@ -102,7 +130,7 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> bool {
         }
         detour::follow(batch, &found.detours, &reborn, now);
     });
-    true
+    Routed::Done(found.queues.len())
 }
 
 /// The time of a delayed message has come: it is routed as it was published.

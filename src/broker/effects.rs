@@ -58,6 +58,15 @@ pub struct Dead {
     pub entry: Entry,
     /// Why.
     pub reason: DeathReason,
+    /// The copy in the log, if it only passed through `queue`: what it was before.
+    pub origin: Option<(QueueId, MessageId)>,
+}
+
+impl Dead {
+    /// The copy in the log that this settles.
+    pub(super) fn copy(&self) -> (QueueId, MessageId) {
+        self.origin.unwrap_or((self.queue.id(), self.entry.id))
+    }
 }
 
 /// What follows from what was done to queues; see the module.
@@ -100,21 +109,11 @@ impl Effects {
         if settings.overflow != Overflow::RejectPublishDlx || settings.dead_letter.is_none() {
             return;
         }
-        let entry = Entry {
-            seq: 0,
-            id: MessageId::NONE,
-            message: Some(message.clone()),
-            expires_at: 0,
-            body_len: message.body_len(),
-            delivery_count,
-            acquired_count: 0,
-            priority: 0,
-            redelivered: false,
-        };
         self.dead.push(Dead {
             queue: queue.clone(),
-            entry,
+            entry: Entry::outside(message, delivery_count),
             reason: DeathReason::Maxlen,
+            origin: None,
         });
     }
 

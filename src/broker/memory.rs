@@ -60,6 +60,8 @@ pub enum Use {
     Routes,
     /// Dead letters that wait for their turn, beside their messages.
     DeadLetters,
+    /// Messages of dead letters that wait; they count as [`Use::Messages`], too.
+    DeadMessages,
     /// Which copies came back to quorum queues, as far as the store knows something of them.
     Returned,
     /// Definition changes that the log has and the store does not have yet.
@@ -68,7 +70,7 @@ pub enum Use {
 
 impl Use {
     /// All of them.
-    pub const ALL: [Use; 12] = [
+    pub const ALL: [Use; 13] = [
         Use::Messages,
         Use::Entries,
         Use::Places,
@@ -79,6 +81,7 @@ impl Use {
         Use::Deduplication,
         Use::Routes,
         Use::DeadLetters,
+        Use::DeadMessages,
         Use::Returned,
         Use::Definitions,
     ];
@@ -96,6 +99,7 @@ impl Use {
             Use::Deduplication => "deduplication",
             Use::Routes => "routes",
             Use::DeadLetters => "dead_letters",
+            Use::DeadMessages => "dead_messages",
             Use::Returned => "returned",
             Use::Definitions => "definitions",
         }
@@ -107,7 +111,7 @@ impl Use {
 
     /// Whether its bytes are messages', and so among those of [`Use::Messages`].
     fn holds_messages(self) -> bool {
-        matches!(self, Use::History | Use::Transactions)
+        matches!(self, Use::History | Use::Transactions | Use::DeadMessages)
     }
 }
 
@@ -325,6 +329,13 @@ impl Memory {
     /// Whether half of what evictable uses may take is used: time to slow publishers down.
     pub fn is_short(&self) -> bool {
         self.0.messages_and_entries() > self.0.short_above.load(Ordering::Relaxed)
+    }
+
+    /// Whether dead letters that wait take a quarter of the budget: what expires waits in its queue, then,
+    /// from where it can leave for the log.
+    pub fn dead_letters_are_many(&self) -> bool {
+        let dead = self.0.get(Use::DeadLetters) + self.0.get(Use::DeadMessages);
+        dead > self.0.budget.load(Ordering::Relaxed) / 4
     }
 
     /// Whether evictable uses take more than they may: messages have to leave for the log.

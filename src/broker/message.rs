@@ -304,6 +304,11 @@ impl Message {
         self.0.flags & FLAG_PERSISTENT != 0
     }
 
+    /// Whether both are one and the same message, not only alike.
+    pub(super) fn is_same(a: &Message, b: &Message) -> bool {
+        Arc::ptr_eq(&a.0, &b.0)
+    }
+
     /// Whether it was dead-lettered here.
     pub fn is_dead_lettered(&self) -> bool {
         self.0.flags & FLAG_DEAD_LETTERED != 0

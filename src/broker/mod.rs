@@ -160,8 +160,7 @@ impl Broker {
         });
         batch.define(self.returned.put_found(returned, |queue| kept.keeps(queue)));
         for queue in queues.values() {
-            queue.touch(now, &mut batch.fx);
-            queue.tick(now, &mut batch.fx);
+            queue.recovered(now, &mut batch.fx);
         }
         // The log was just opened: if it fails now, the first publish will say so.
         let _ = batch.flush(self, now);
@@ -178,9 +177,9 @@ impl Broker {
     /// [`LogFailed`]
     pub fn work_off(&self, batch: &mut batch::Batch, now: u64) -> Result<bool, LogFailed> {
         let turn = self.backlog.take_turn();
-        let n = turn.len();
+        let (flow, n) = (turn.flow, turn.dead.len());
         let result = batch.flush_dead(self, turn, now);
-        let more = self.backlog.end_turn(n);
+        let more = self.backlog.end_turn(flow, n);
         result.map(|()| more)
     }
 

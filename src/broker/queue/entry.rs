@@ -35,6 +35,21 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// One that is in no queue, and not in the log.
+    pub(in crate::broker) fn outside(message: &Message, delivery_count: u16) -> Entry {
+        Entry {
+            seq: 0,
+            id: MessageId::NONE,
+            message: Some(message.clone()),
+            expires_at: 0,
+            body_len: message.body_len(),
+            delivery_count,
+            acquired_count: 0,
+            priority: 0,
+            redelivered: false,
+        }
+    }
+
     /// One more delivery failed.
     pub fn count_failure(&mut self) {
         self.delivery_count = self.delivery_count.saturating_add(1);

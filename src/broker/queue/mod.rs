@@ -281,6 +281,14 @@ impl Queue {
         });
     }
 
+    /// Why a message would be a dead letter as soon as it entered, if it would: it need not enter, then,
+    /// nor go to the log for that.
+    pub(in crate::broker) fn passes(&self) -> Option<DeathReason> {
+        let settings = &self.info.settings;
+        let some = settings.dead_letter.is_some() && !settings.at_least_once;
+        some.then(|| self.state.lock().passes(settings)).flatten()
+    }
+
     /// Promises room for one message with a body of `body_len` bytes; false if the queue's limit
     /// refuses it. The promise is used by an [`Incoming::reserved`] message, or taken back.
     pub fn reserve(self: &Arc<Self>, body_len: u32) -> bool {
@@ -472,6 +480,14 @@ impl Queue {
         if self.info.settings.expires.is_some() {
             self.with(now, fx, |state, cx| state.touch(cx));
         }
+    }
+
+    /// Recovery has handed in everything: what the queue has no room for had died when the broker stopped, and
+    /// dies again.
+    pub(in crate::broker) fn recovered(self: &Arc<Self>, now: u64, fx: &mut Effects) {
+        self.touch(now, fx);
+        self.tick(now, fx);
+        self.with(now, fx, |state, cx| state.enforce_limits(cx));
     }
 
     /// Time has passed: expires messages and the queue's lease.

@@ -37,6 +37,10 @@ const EXPIRE_PER_TICK: usize = 1024;
 /// Messages that wait to be dead-lettered until they are read, at most, before more expire.
 const DYING_MAX: usize = 4096;
 
+/// What has expired and has to wait, because so many dead letters do, is looked at again after this,
+/// milliseconds.
+const HELD_MS: u64 = 20;
+
 /// Slots of unacknowledged messages that a queue keeps when there are fewer.
 const KEEP_SLOTS: usize = 1024;
 
@@ -359,6 +363,19 @@ impl QueueState {
         }
     }
 
+    /// Whether a message would not stay here for a moment, and why: the queue holds none, and nobody waits for
+    /// one. It need not enter, then.
+    pub(super) fn passes(&mut self, settings: &super::QueueSettings) -> Option<DeathReason> {
+        let is_empty = self.n_ready + self.reserved + self.away.n_dead() == 0;
+        if self.deleted || !is_empty || self.paging || self.consumers.any_ready() {
+            return None;
+        }
+        if settings.overflow == Overflow::DropHead && settings.max_length == Some(0) {
+            return Some(DeathReason::Maxlen);
+        }
+        (settings.message_ttl == Some(0)).then_some(DeathReason::Expired)
+    }
+
     // ----- out --------------------------------------------------------------------------------
 
     fn pop(&mut self, level: usize) -> Option<Entry> {
@@ -623,6 +640,7 @@ impl QueueState {
                 queue: cx.queue.clone(),
                 entry,
                 reason,
+                origin: None,
             });
         } else {
             self.dying.push_back((entry, reason));
@@ -630,11 +648,20 @@ impl QueueState {
         }
     }
 
+    /// Whether what expires stays here, because too much that died waits already.
+    fn dead_letters_wait(&self, cx: &Cx<'_>) -> bool {
+        cx.queue.info.settings.dead_letter.is_some() && cx.queue.memory.dead_letters_are_many()
+    }
+
     /// Removes the messages whose time has come, wherever they stand.
     fn expire(&mut self, cx: &mut Cx<'_>) {
         for _ in 0..EXPIRE_PER_TICK {
             if self.dying.len() >= DYING_MAX {
                 // `arrived` goes on.
+                return;
+            }
+            if self.dead_letters_wait(cx) {
+                // The timer goes on.
                 return;
             }
             let Some(seq) = self.expiry.pop(cx.now) else {
@@ -756,12 +783,11 @@ impl QueueState {
 
     fn arm(&mut self, cx: &mut Cx<'_>) {
         let is_full = self.dying.len() >= DYING_MAX;
-        let all = [
-            self.expiry.next().filter(|_| !is_full),
-            self.lease,
-            self.next_timeout,
-            self.away.next(),
-        ];
+        let mut expiry = self.expiry.next().filter(|_| !is_full);
+        if expiry.is_some_and(|at| at <= cx.now) && self.dead_letters_wait(cx) {
+            expiry = Some(cx.now + HELD_MS);
+        }
+        let all = [expiry, self.lease, self.next_timeout, self.away.next()];
         let latest = cx.now.saturating_add(TIMER_MAX_MS);
         if let Some(next) = all.into_iter().flatten().min().map(|at| at.min(latest))
             && self.armed.is_none_or(|armed| next < armed)

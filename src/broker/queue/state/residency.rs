@@ -125,6 +125,7 @@ impl QueueState {
                         queue: cx.queue.clone(),
                         entry,
                         reason,
+                        origin: None,
                     }),
                     None => arrived.gave_up(id, lost, cx),
                 }

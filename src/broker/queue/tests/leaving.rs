@@ -251,3 +251,54 @@ fn many_consumers_with_little_credit_are_not_searched_for() {
     }
     assert_eq!(q.state.lock().consumers.searches.get(), 0);
 }
+
+/// What would be a dead letter as soon as it entered does not enter; everything else does.
+#[test]
+fn only_what_a_queue_would_not_keep_passes() {
+    let limited = |max_length, overflow| {
+        with_dead_letters(QueueSettings {
+            max_length,
+            overflow,
+            ..QueueSettings::default()
+        })
+    };
+    let expiring = |message_ttl| {
+        with_dead_letters(QueueSettings {
+            message_ttl,
+            ..QueueSettings::default()
+        })
+    };
+    let passes = |settings| queue(settings).passes();
+    let drops = || limited(Some(0), Overflow::DropHead);
+    assert_eq!(passes(drops()), Some(DeathReason::Maxlen));
+    assert_eq!(passes(expiring(Some(0))), Some(DeathReason::Expired));
+    assert_eq!(passes(limited(Some(1), Overflow::DropHead)), None);
+    assert_eq!(passes(limited(Some(0), Overflow::RejectPublish)), None);
+    assert_eq!(passes(limited(Some(0), Overflow::RejectPublishDlx)), None);
+    assert_eq!(
+        (passes(expiring(Some(1))), passes(expiring(None))),
+        (None, None)
+    );
+    let dropped = QueueSettings {
+        dead_letter: None,
+        ..drops()
+    };
+    assert_eq!(passes(dropped), None, "nobody wants it dead");
+    let kept = QueueSettings {
+        at_least_once: true,
+        ..drops()
+    };
+    assert_eq!(passes(kept), None);
+    // Somebody waits for it, as long as he can take it.
+    let q = queue(drops());
+    let (sink, mut fx) = (Sink::new(1), Effects::default());
+    let consuming = q.consume(consumer(&sink, 0, 0, 0), 1, &mut fx);
+    assert!(consuming.is_ok());
+    assert_eq!(q.passes(), None);
+    // Something stands before it.
+    let q = queue(expiring(Some(0)));
+    q.enqueue(&mut vec![incoming(1, 0, 0)], 1, &mut fx);
+    assert_eq!(q.passes(), None);
+    q.purge(1, &mut fx);
+    assert_eq!(q.passes(), Some(DeathReason::Expired));
+}
