@@ -328,6 +328,25 @@ fn a_new_pair_is_used_and_a_bad_one_is_not() {
     assert!(broker.stop());
 }
 
+/// A file whose disk does not answer holds nobody up: neither connections nor the signal that ends the broker.
+#[test]
+fn a_certificate_that_is_not_read_to_its_end_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("ca");
+    let files = files(dir.path(), &authority, "");
+    let broker = start(&dir.path().join("data"), &files);
+    let address = broker.listens("amqps");
+    // Opening this waits for somebody who writes to it.
+    std::fs::remove_file(&files.key).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &files.key, fifo, mode, 0).unwrap();
+    broker.signal(rustix::process::Signal::HUP);
+    let version = &rustls::version::TLS13;
+    assert!(connect(address, &authority, version, None).is_ok());
+    assert!(broker.stop());
+}
+
 #[test]
 fn tls_and_amqp_handshake_have_one_time_limit() {
     let dir = tempfile::tempdir().unwrap();

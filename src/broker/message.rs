@@ -77,12 +77,19 @@ pub struct Parts<'a> {
     pub flags: u8,
 }
 
+/// As much of it as a length of 32 bits counts. The frame of a content header has no more, and the session
+/// refuses larger bodies: nothing is ever cut, and nothing can end the process.
+fn counted(octets: &[u8]) -> (&[u8], u32) {
+    let len = u32::try_from(octets.len()).unwrap_or(u32::MAX);
+    (&octets[..len as usize], len)
+}
+
 impl<'a> Parts<'a> {
     fn in_order(&self) -> [&'a [u8]; 3] {
         [
             self.exchange.as_bytes(),
             self.routing_key.as_bytes(),
-            self.properties,
+            counted(self.properties).0,
         ]
     }
 
@@ -132,13 +139,12 @@ struct Head {
 
 impl Head {
     /// Counts the message whose head it is.
-    fn of(memory: MemoryId, parts: &Parts<'_>, body_len: usize) -> Head {
-        let bytes = parts.prefix_len() + body_len + MESSAGE_OVERHEAD_BYTES;
+    fn of(memory: MemoryId, parts: &Parts<'_>, body_len: u32) -> Head {
+        let bytes = parts.prefix_len() + body_len as usize + MESSAGE_OVERHEAD_BYTES;
         memory.add(Use::Messages, bytes as i64);
         Head {
-            body_len: u32::try_from(body_len).expect("bodies are below the hard cap of 512 MiB"),
-            properties_len: u32::try_from(parts.properties.len())
-                .expect("properties fit in one frame"),
+            body_len,
+            properties_len: counted(parts.properties).1,
             exchange_len: parts.exchange.len_octet(),
             routing_key_len: parts.routing_key.len_octet(),
             flags: parts.flags,
@@ -191,11 +197,12 @@ impl Message {
         flags: u8,
     ) -> Message {
         let before = exchange.len() + routing_key.len();
-        let prefix_len = before + properties.len();
-        let mut contents = Vec::with_capacity(prefix_len + self.body().len());
+        let mut contents = Vec::with_capacity(before + properties.len() + self.body().len());
         contents.extend_from_slice(&exchange);
         contents.extend_from_slice(&routing_key);
         properties.put(&mut contents);
+        let prefix_len = before + counted(&contents[before..]).1 as usize;
+        contents.truncate(prefix_len);
         let parts = Parts {
             exchange,
             routing_key,
@@ -205,14 +212,15 @@ impl Message {
         if prefix_len + self.body().len() <= INLINE_MAX_BYTES {
             return self.with_parts(&parts);
         }
-        let head = Head::of(self.0.memory, &parts, self.body().len());
+        let head = Head::of(self.0.memory, &parts, self.body_len());
         contents.extend_from_slice(self.body());
         Message(head.with_large(contents))
     }
 
     fn build(memory: MemoryId, parts: &Parts<'_>, body: &[u8]) -> Message {
+        let (body, body_len) = counted(body);
         let len = parts.prefix_len() + body.len();
-        let head = Head::of(memory, parts, body.len());
+        let head = Head::of(memory, parts, body_len);
         if len > INLINE_MAX_BYTES {
             let mut large = Vec::with_capacity(len);
             parts.put(&mut large);
@@ -231,11 +239,13 @@ impl Message {
 
     /// Builds a message of contents that were put together as they came, without copying them:
     /// what [`Parts::put`] wrote, and the body behind it.
-    pub fn of_contents(memory: &Memory, parts: &Parts<'_>, contents: Vec<u8>) -> Message {
+    pub fn of_contents(memory: &Memory, parts: &Parts<'_>, mut contents: Vec<u8>) -> Message {
+        let prefix_len = parts.prefix_len();
         if contents.len() <= INLINE_MAX_BYTES {
-            return Self::new(memory, parts, &contents[parts.prefix_len()..]);
+            return Self::new(memory, parts, &contents[prefix_len..]);
         }
-        let body_len = contents.len() - parts.prefix_len();
+        let body_len = counted(&contents[prefix_len..]).1;
+        contents.truncate(prefix_len + body_len as usize);
         Message(Head::of(memory.id(), parts, body_len).with_large(contents))
     }
 
@@ -337,6 +347,15 @@ mod tests {
             properties,
             flags: FLAG_PERSISTENT,
         }
+    }
+
+    #[test]
+    fn what_is_longer_than_its_length_ends_nothing() {
+        // Never touched: it takes no memory.
+        let long = vec![0; (1 << 32) + 5];
+        let (cut, len) = counted(&long);
+        assert_eq!((cut.len(), len), (u32::MAX as usize, u32::MAX));
+        assert_eq!(counted(b"abc"), (&b"abc"[..], 3));
     }
 
     #[test]

@@ -62,6 +62,13 @@ impl TlsReloader {
     /// # Errors
     /// A file that cannot be read, or a key that does not fit.
     pub fn new(settings: &Tls) -> io::Result<TlsReloader> {
+        TlsReloader::with(settings, load)
+    }
+
+    fn with(
+        settings: &Tls,
+        load: impl FnOnce(&Tls) -> io::Result<Arc<ServerConfig>>,
+    ) -> io::Result<TlsReloader> {
         // Before they are read: what changes meanwhile is seen.
         let seen = times(settings);
         Ok(TlsReloader {
@@ -156,6 +163,23 @@ mod tests {
         write_pair(dir.path());
         reloader.reload();
         assert!(!Arc::ptr_eq(&first, &reloader.current()));
+    }
+
+    #[test]
+    fn a_change_while_the_files_are_read_is_seen() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let settings = write_pair(dir.path());
+        let replaced_behind = |settings: &Tls| {
+            let read = load(settings);
+            write_pair(dir.path());
+            let cert = std::fs::File::options().append(true).open(&settings.cert);
+            let later = SystemTime::now() + std::time::Duration::from_secs(5);
+            cert.and_then(|f| f.set_modified(later))
+                .expect("a later time");
+            read
+        };
+        let reloader = TlsReloader::with(&settings, replaced_behind).expect("a good pair");
+        assert!(reloader.changed() && !reloader.changed());
     }
 
     #[test]
