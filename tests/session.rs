@@ -250,6 +250,35 @@ fn an_alarm_stops_a_body_that_has_begun() {
     assert!(peer.begin(1, "f", &[0, 0], 0).turn() == 0 && !peer.machine.wants_input());
 }
 
+/// Who streams waits for consumers that are behind, unless it is a consumer itself.
+#[test]
+fn who_consumes_waits_for_no_consumers() {
+    let broker = session::broker();
+    let mut slow = Peer::new(&broker);
+    let qos = basic::Qos {
+        prefetch_size: 0,
+        prefetch_count: 1,
+        global: false,
+    };
+    slow.declare("b")
+        .method(1, &qos)
+        .consume(1, "b", false)
+        .turn();
+    let mut peer = Peer::new(&broker);
+    for (consumes, waits) in [(false, true), (true, false)] {
+        if consumes {
+            peer.declare("mine").consume(1, "mine", true).turn();
+        }
+        for _ in 0..200 {
+            peer.begin(1, "b", &[0, 0], 5000);
+            peer.frame(FrameKind::Body, 1, &[1; 5000]);
+        }
+        peer.turn();
+        let published = peer.machine.take_published().unwrap();
+        assert_eq!(published.behind.is_some(), waits);
+    }
+}
+
 /// As from RabbitMQ: a client has its heartbeat's time to answer `connection.close`, half a minute at most.
 #[test]
 fn close_ok_is_waited_for_as_long_as_a_heartbeat() {
