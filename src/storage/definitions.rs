@@ -14,8 +14,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+pub(super) use self::journal::Sizes;
 use self::journal::{Found, Journal};
-use self::tree::{Opening, Tree};
+use self::tree::Trees;
 use super::files::FileLayer;
 use crate::broker::ports::{Definition, DefinitionChange, DefinitionKind, Lsn};
 
@@ -27,14 +28,42 @@ const UNPOISONED: &str = "a panic aborts the process";
 
 /// The store.
 pub(super) struct DefinitionStore {
-    path: PathBuf,
+    tables: Arc<dyn Tables>,
     copies: Mutex<Copies>,
 }
 
 struct Copies {
     journal: Journal,
     /// None: it is to be made anew.
-    tree: Option<Tree>,
+    tree: Option<Box<dyn Table>>,
+}
+
+/// The second copy, open.
+pub(super) trait Table: Send {
+    /// The position it was brought to, and the first message id that was not given out by then.
+    fn position(&self) -> io::Result<(Lsn, u64)>;
+    /// Everything that is in it.
+    fn read(&self) -> io::Result<Stored>;
+    /// What has to change in it until it is this.
+    fn differences(&self, wanted: &Stored) -> io::Result<Vec<DefinitionChange>>;
+    /// Applies changes, notes that everything up to `applied` is in, and makes it durable.
+    fn write(&self, changes: &[DefinitionChange], applied: Lsn, next_id: u64) -> io::Result<()>;
+}
+
+/// Where the second copy is kept: sled, in a folder. A trait, so that tests can do without.
+pub(super) trait Tables: Send + Sync {
+    /// The folder.
+    fn path(&self) -> &Path;
+    /// Notes that it is being opened; returns how many openings before this one did not end.
+    fn begin(&self) -> u32;
+    /// The opening has ended.
+    fn end(&self);
+    /// Opens it.
+    fn open(&self) -> io::Result<Box<dyn Table>>;
+    /// Puts a damaged one aside; returns where.
+    fn set_aside(&self) -> io::Result<PathBuf>;
+    /// A new one of all this, in place of what is there, which nobody has open any more.
+    fn make_anew(&self, all: &Stored) -> io::Result<Box<dyn Table>>;
 }
 
 /// What the store held when it was opened.
@@ -67,9 +96,19 @@ impl DefinitionStore {
         files: Arc<dyn FileLayer>,
         dir: &Path,
     ) -> io::Result<(DefinitionStore, Stored)> {
+        let trees = Arc::new(Trees(dir.join("definitions")));
+        DefinitionStore::open_with(files, dir, trees, Sizes::default())
+    }
+
+    /// As [`Self::open`], with another second copy and a journal of other sizes.
+    pub(super) fn open_with(
+        files: Arc<dyn FileLayer>,
+        dir: &Path,
+        tables: Arc<dyn Tables>,
+        sizes: Sizes,
+    ) -> io::Result<(DefinitionStore, Stored)> {
         let journal_path = dir.join("definitions.journal");
-        let path = dir.join("definitions");
-        let (journal, found) = match Journal::open(files.clone(), &journal_path) {
+        let (journal, found) = match Journal::open(files.clone(), &journal_path, sizes) {
             Ok(opened) => opened,
             Err(e) if is_of_the_process(&e) => return Err(e),
             Err(e) => {
@@ -78,20 +117,27 @@ impl DefinitionStore {
                     stored: Stored::default(),
                     damaged: true,
                 };
-                (Journal::new(files, &journal_path), Some(damaged))
+                (Journal::new(files, &journal_path, sizes), Some(damaged))
             }
         };
-        let (opening, unfinished) = Opening::begin(&path);
+        let unfinished = tables.begin();
         let opened = match found {
             Some(found) if !found.damaged => {
-                Copies::with_journal(journal, found.stored, &path, unfinished)
+                Copies::with_journal(journal, found.stored, tables.as_ref(), unfinished)
             }
-            damaged => Copies::of_tree(journal, damaged, &path, unfinished),
+            damaged => Copies::of_tree(journal, damaged, tables.as_ref(), unfinished),
         };
-        opening.end();
+        tables.end();
         let (copies, stored) = opened?;
         let copies = Mutex::new(copies);
-        Ok((DefinitionStore { path, copies }, stored))
+        Ok((DefinitionStore { tables, copies }, stored))
+    }
+
+    /// Whether both copies are as they should be.
+    #[cfg(test)]
+    pub(super) fn has_both(&self) -> bool {
+        let copies = self.lock();
+        copies.tree.is_some() && !copies.journal.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, Copies> {
@@ -126,7 +172,10 @@ impl DefinitionStore {
         if let Some(tree) = &copies.tree
             && let Err(e) = tree.write(changes, applied, next_id)
         {
-            tracing::warn!("{}: {e}; it will be made anew", self.path.display());
+            tracing::warn!(
+                "{}: {e}; it will be made anew",
+                self.tables.path().display()
+            );
             copies.tree = None;
         }
         Ok(())
@@ -143,8 +192,8 @@ impl DefinitionStore {
             Some(_) => Ok(()),
             None => {
                 let all = copies.journal.read()?;
-                copies.tree = Some(Tree::make_anew(&self.path, &all)?);
-                tracing::info!("{}: made anew of the journal", self.path.display());
+                copies.tree = Some(self.tables.make_anew(&all)?);
+                tracing::info!("{}: made anew of the journal", self.tables.path().display());
                 Ok(())
             }
         }
@@ -156,12 +205,14 @@ impl Copies {
     fn with_journal(
         mut journal: Journal,
         stored: Stored,
-        path: &Path,
+        tables: &dyn Tables,
         unfinished: u32,
     ) -> io::Result<(Copies, Stored)> {
-        let shown = path.display();
+        let shown = tables.path().display();
         let opened = match unfinished {
-            0 => Tree::open(path).and_then(|tree| Ok((tree.position()?.0, tree))),
+            0 => tables
+                .open()
+                .and_then(|tree| Ok((tree.position()?.0, tree))),
             _ => Err(io::Error::other("the last start ended while it was opened")),
         };
         let compared = opened.and_then(|(applied, tree)| {
@@ -177,7 +228,7 @@ impl Copies {
             Ok(compared) => compared,
             Err(e) if is_of_the_process(&e) => return Err(e),
             Err(e) => {
-                match tree::set_aside(path) {
+                match tables.set_aside() {
                     Ok(aside) => tracing::error!(
                         "{shown}: {e}; set aside as {}, and made anew of the journal: nothing is lost, it may be \
                          removed",
@@ -217,11 +268,11 @@ impl Copies {
     fn of_tree(
         mut journal: Journal,
         damaged: Option<Found>,
-        path: &Path,
+        tables: &dyn Tables,
         unfinished: u32,
     ) -> io::Result<(Copies, Stored)> {
         journal.give_up();
-        let shown = path.display();
+        let shown = tables.path().display();
         let neither = |why: &str| {
             let what = format!(
                 "the definitions can be read neither from {shown}.journal nor from {shown} ({why}); {WAY_OUT}"
@@ -231,7 +282,7 @@ impl Copies {
         if unfinished >= OPENINGS_MAX {
             return Err(neither("the last starts ended while it was opened"));
         }
-        let opened = Tree::open(path).and_then(|tree| Ok((tree.read()?, tree)));
+        let opened = tables.open().and_then(|tree| Ok((tree.read()?, tree)));
         let (stored, tree) = opened.map_err(|e| match is_of_the_process(&e) {
             true => e,
             false => neither(&e.to_string()),

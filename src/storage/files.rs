@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, retry_on_intr};
@@ -49,6 +50,14 @@ pub trait FileLayer: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that the disk has free for us.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// Octets that nobody can guess.
+    fn random(&self, into: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(into).map_err(io::Error::other)
+    }
+    /// Waits so long before a disk is asked again that has refused something.
+    fn pause(&self, how_long: Duration) {
+        std::thread::park_timeout(how_long);
+    }
 }
 
 /// The real thing.

@@ -28,11 +28,23 @@ const RECORD_BYTES: usize = 1 << 20;
 const RECORD_EXTRA: usize = HEADER + 16;
 const CHANGE_EXTRA: usize = 10;
 
-/// Room that is reserved at a time.
-const ALLOCATE_BYTES: u64 = 1 << 20;
+/// How long a journal is.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::storage) struct Sizes {
+    /// Room that is reserved at a time.
+    pub(in crate::storage) allocate_bytes: u64,
+    /// Below this, it is not made anew.
+    pub(in crate::storage) compact_above_bytes: u64,
+}
 
-/// Below this, the journal is not made anew.
-const COMPACT_ABOVE_BYTES: u64 = 4 << 20;
+impl Default for Sizes {
+    fn default() -> Sizes {
+        Sizes {
+            allocate_bytes: 1 << 20,
+            compact_above_bytes: 4 << 20,
+        }
+    }
+}
 
 /// So many places behind the last good record are tried: one at which another begins tells a damaged
 /// journal from one whose last write was not finished.
@@ -42,6 +54,7 @@ const TRIES_BEHIND: usize = 64;
 pub(super) struct Journal {
     files: Arc<dyn FileLayer>,
     path: PathBuf,
+    sizes: Sizes,
     /// None: what comes next is written to a new file.
     file: Option<Arc<dyn LogFile>>,
     /// Up to here it is synced and checks; zero: it has nothing.
@@ -204,8 +217,9 @@ impl Journal {
     pub(super) fn open(
         files: Arc<dyn FileLayer>,
         path: &Path,
+        sizes: Sizes,
     ) -> io::Result<(Journal, Option<Found>)> {
-        let mut journal = Journal::new(files, path);
+        let mut journal = Journal::new(files, path, sizes);
         let file = journal.files.open(path)?;
         let bytes = whole(file.as_ref(), file.len()?)?;
         if bytes.is_empty() {
@@ -222,10 +236,11 @@ impl Journal {
     }
 
     /// One that has nothing.
-    pub(super) fn new(files: Arc<dyn FileLayer>, path: &Path) -> Journal {
+    pub(super) fn new(files: Arc<dyn FileLayer>, path: &Path, sizes: Sizes) -> Journal {
         Journal {
             files,
             path: path.to_path_buf(),
+            sizes,
             file: None,
             end: 0,
             allocated: 0,
@@ -255,7 +270,7 @@ impl Journal {
         applied: Lsn,
         next_id: u64,
     ) -> io::Result<()> {
-        let due = COMPACT_ABOVE_BYTES.max(2 * self.made_anew);
+        let due = self.sizes.compact_above_bytes.max(2 * self.made_anew);
         let Some(file) = self.file.clone().filter(|_| self.end < due) else {
             let latest = self.read()?;
             return self.write_anew(&latest, changes, applied, next_id);
@@ -267,7 +282,8 @@ impl Journal {
         let records = len / RECORD_BYTES + 1;
         let needed = self.end + (len + records * RECORD_EXTRA) as u64;
         if needed > self.allocated {
-            let room = needed.next_multiple_of(ALLOCATE_BYTES) + ALLOCATE_BYTES;
+            let room =
+                needed.next_multiple_of(self.sizes.allocate_bytes) + self.sizes.allocate_bytes;
             file.allocate(room)?;
             self.allocated = room;
         }
@@ -344,7 +360,7 @@ impl Journal {
             (writer.applied, writer.next_id) = (applied, next_id);
             writer.write()?;
             let end = writer.at;
-            let room = end.next_multiple_of(ALLOCATE_BYTES) + ALLOCATE_BYTES;
+            let room = end.next_multiple_of(self.sizes.allocate_bytes) + self.sizes.allocate_bytes;
             file.allocate(room)?;
             file.sync_data()?;
             self.files.rename(&tmp, &self.path)?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
-use super::Stored;
+use super::{Stored, Table, Tables};
 use crate::broker::ports::{DefinitionChange, DefinitionKind, Lsn};
 
 /// sled's page cache: its default of 1 GiB is for other uses.
@@ -31,8 +31,11 @@ const LOOKED_AT_EVERY: Duration = Duration::from_millis(5);
 /// Free bytes of the disk below which sled is not made anew, beside twice what goes into it.
 const ROOM_BYTES: u64 = 16 << 20;
 
+/// The folder in which a tree is.
+pub(super) struct Trees(pub(super) PathBuf);
+
 /// See the module.
-pub(super) struct Tree {
+struct Tree {
     db: sled::Db,
     path: PathBuf,
 }
@@ -52,28 +55,53 @@ fn key(kind: DefinitionKind, key: &[u8]) -> Vec<u8> {
     [&[kind.number()], key].concat()
 }
 
-/// Counts how often the folder was opened since an opening ended.
-pub(super) struct Opening(PathBuf);
+impl Trees {
+    /// A file beside the folder while it is being opened.
+    fn marker(&self) -> PathBuf {
+        self.0.with_extension("opening")
+    }
+}
 
-impl Opening {
-    /// Notes that the folder at `path` is being opened; returns how many openings before it did not end.
-    pub(super) fn begin(path: &Path) -> (Opening, u32) {
-        let marker = path.with_extension("opening");
-        let before = fs::read_to_string(&marker).ok();
+impl Tables for Trees {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn begin(&self) -> u32 {
+        let before = fs::read_to_string(self.marker()).ok();
         // One that was not written to its end is one.
         let before = before.map_or(0, |n| n.trim().parse().unwrap_or(1));
         // On a disk that is full there is no guard, and no reason to give the folder up.
-        let _ = fs::write(&marker, (before + 1).to_string());
-        (Opening(marker), before)
+        let _ = fs::write(self.marker(), (before + 1).to_string());
+        before
     }
 
-    pub(super) fn end(self) {
-        let _ = fs::remove_file(&self.0);
+    fn end(&self) {
+        let _ = fs::remove_file(self.marker());
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Table>> {
+        Ok(Box::new(Tree::open(&self.0)?))
+    }
+
+    fn set_aside(&self) -> io::Result<PathBuf> {
+        for n in 1..=u32::MAX {
+            let aside = self.0.with_extension(format!("damaged-{n}"));
+            if !aside.exists() {
+                fs::rename(&self.0, &aside)?;
+                return Ok(aside);
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    fn make_anew(&self, all: &Stored) -> io::Result<Box<dyn Table>> {
+        Ok(Box::new(Tree::make_anew(&self.0, all)?))
     }
 }
 
 impl Tree {
-    pub(super) fn open(path: &Path) -> io::Result<Tree> {
+    fn open(path: &Path) -> io::Result<Tree> {
         let config = sled::Config::default()
             .path(path)
             .cache_capacity(CACHE_BYTES)
@@ -82,18 +110,6 @@ impl Tree {
             db: config.open().map_err(io_error)?,
             path: path.to_path_buf(),
         })
-    }
-
-    /// The position it was brought to, and the first message id that was not given out by then.
-    pub(super) fn position(&self) -> io::Result<(Lsn, u64)> {
-        let Some(value) = self.db.get(STATE_KEY).map_err(io_error)? else {
-            return Ok((Lsn::default(), 0));
-        };
-        let number = |at: usize| {
-            let bytes = value.get(at..at + 8).and_then(|b| b.first_chunk());
-            bytes.map_or(0, |b| u64::from_be_bytes(*b))
-        };
-        Ok((Lsn(number(0)), number(8)))
     }
 
     fn each(&self, mut each: impl FnMut(DefinitionKind, &[u8], &[u8])) -> io::Result<()> {
@@ -107,8 +123,42 @@ impl Tree {
         Ok(())
     }
 
-    /// Everything that is in it.
-    pub(super) fn read(&self) -> io::Result<Stored> {
+    fn make_anew(path: &Path, all: &Stored) -> io::Result<Tree> {
+        released(path)?;
+        let sizes = all.definitions.iter();
+        let bytes: usize = sizes.map(|((_, key), value)| key.len() + value.len()).sum();
+        let stat = rustix::fs::statvfs(path.parent().unwrap_or(path))?;
+        if stat.f_bavail.saturating_mul(stat.f_frsize) < ROOM_BYTES + 2 * bytes as u64 {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        match fs::remove_dir_all(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let tree = Tree::open(path)?;
+        let changes = tree.differences(all)?;
+        tree.write(&changes, all.applied, all.next_id)?;
+        if let Some(dir) = path.parent() {
+            File::open(dir)?.sync_all()?;
+        }
+        File::open(path)?.sync_all()?;
+        Ok(tree)
+    }
+}
+
+impl Table for Tree {
+    fn position(&self) -> io::Result<(Lsn, u64)> {
+        let Some(value) = self.db.get(STATE_KEY).map_err(io_error)? else {
+            return Ok((Lsn::default(), 0));
+        };
+        let number = |at: usize| {
+            let bytes = value.get(at..at + 8).and_then(|b| b.first_chunk());
+            bytes.map_or(0, |b| u64::from_be_bytes(*b))
+        };
+        Ok((Lsn(number(0)), number(8)))
+    }
+
+    fn read(&self) -> io::Result<Stored> {
         let (applied, next_id) = self.position()?;
         let mut stored = Stored {
             applied,
@@ -122,8 +172,7 @@ impl Tree {
         Ok(stored)
     }
 
-    /// What has to change in it until it is this.
-    pub(super) fn differences(&self, wanted: &Stored) -> io::Result<Vec<DefinitionChange>> {
+    fn differences(&self, wanted: &Stored) -> io::Result<Vec<DefinitionChange>> {
         let mut changes = Vec::new();
         let mut same = std::collections::BTreeSet::new();
         self.each(|kind, key, value| {
@@ -148,13 +197,7 @@ impl Tree {
         Ok(changes)
     }
 
-    /// Applies changes, notes that everything up to `applied` is in, and makes it durable.
-    pub(super) fn write(
-        &self,
-        changes: &[DefinitionChange],
-        applied: Lsn,
-        next_id: u64,
-    ) -> io::Result<()> {
+    fn write(&self, changes: &[DefinitionChange], applied: Lsn, next_id: u64) -> io::Result<()> {
         let mut batch = sled::Batch::default();
         for (n, change) in changes.iter().enumerate() {
             if n > 0 && n % BATCH == 0 {
@@ -175,29 +218,6 @@ impl Tree {
         // sled 0.34 ends a flush with sync_file_range, which leaves the drive's cache alone.
         File::open(self.path.join("db"))?.sync_data()
     }
-
-    /// A new one of all this, in place of what is at `path`, which nobody has open any more.
-    pub(super) fn make_anew(path: &Path, all: &Stored) -> io::Result<Tree> {
-        released(path)?;
-        let sizes = all.definitions.iter();
-        let bytes: usize = sizes.map(|((_, key), value)| key.len() + value.len()).sum();
-        let stat = rustix::fs::statvfs(path.parent().unwrap_or(path))?;
-        if stat.f_bavail.saturating_mul(stat.f_frsize) < ROOM_BYTES + 2 * bytes as u64 {
-            return Err(rustix::io::Errno::NOSPC.into());
-        }
-        match fs::remove_dir_all(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let tree = Tree::open(path)?;
-        let changes = tree.differences(all)?;
-        tree.write(&changes, all.applied, all.next_id)?;
-        if let Some(dir) = path.parent() {
-            File::open(dir)?.sync_all()?;
-        }
-        File::open(path)?.sync_all()?;
-        Ok(tree)
-    }
 }
 
 /// Waits until a sled that was dropped is gone.
@@ -214,16 +234,4 @@ fn released(path: &Path) -> io::Result<()> {
             Err(_) => std::thread::park_timeout(LOOKED_AT_EVERY),
         }
     }
-}
-
-/// Puts a damaged folder aside; returns where.
-pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    for n in 1..=u32::MAX {
-        let aside = path.with_extension(format!("damaged-{n}"));
-        if !aside.exists() {
-            fs::rename(path, &aside)?;
-            return Ok(aside);
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
 }

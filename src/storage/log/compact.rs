@@ -6,13 +6,12 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::format::{self, FrameHeader, Place, Record};
 use super::frames::Frames;
 use super::open::SegmentFile;
-use super::segment::{Index, note_frame};
-use super::{Inner, index, reclaim, settled};
+use super::segment::{Index, lsn, note_frame};
+use super::{Inner, index, reclaim, settled, writer};
 use crate::storage::files::LogFile;
 
 /// A sealed segment is rewritten when fewer than one in this many of its copies are live.
@@ -34,6 +33,12 @@ fn sparse(log: &Inner, last: u32) -> Option<u32> {
             && s.live * 2 <= s.compacted_at
     });
     sparse.map(|(number, _)| *number)
+}
+
+/// What the frames say of a segment that is rewritten was durable: all of it, or it would not be. And no more: should
+/// nothing be written in this life, the next one uses the number of its segment again.
+fn watermark(number: u32) -> u64 {
+    lsn(number + 1, 0).0
 }
 
 /// Messages of a frame that some queue has a copy of, ascending.
@@ -120,16 +125,21 @@ impl Rewrite {
             found
         };
         let file = log.open.get(log.files.as_ref(), &old)?;
+        let frames = Frames::of(number, log.salts.of(number), file.clone())?;
         let tmp = reclaim::tmp(&log.segment_path(number));
+        let out = log.files.open(&tmp).and_then(Rewritten::to);
+        if out.is_err() {
+            let _ = log.files.remove(&tmp);
+        }
         Ok(Some(Rewrite {
             number,
             old,
-            frames: Frames::of(number, log.salts.of(number), file.clone())?,
             file,
+            frames,
             at: 0,
             len,
             next_id,
-            out: Rewritten::to(log.files.open(&tmp)?)?,
+            out: out?,
             tmp,
             sparse: Vec::new(),
         }))
@@ -179,8 +189,7 @@ impl Rewrite {
     fn copy(&mut self, log: &Inner, header: &FrameHeader) -> io::Result<bool> {
         let live = live_in(log, self.number, header);
         let (number, out, sparse) = (self.number, &mut self.out, &mut self.sparse);
-        // It was durable, or it would not be rewritten.
-        let watermark = log.proof.load(Ordering::Relaxed);
+        let watermark = watermark(self.number);
         let mut done = Ok(());
         let mut n = 0;
         format::decode(self.frames.bytes(header)?, header, |record| {
@@ -220,7 +229,7 @@ impl Rewrite {
             segment: number,
             salt: log.salts.of(number),
             offset: self.out.len()?,
-            watermark: log.proof.load(Ordering::Relaxed),
+            watermark: watermark(number),
             first_id: self.next_id,
         };
         format::encode_seal(&mut self.out.bytes, &end);
@@ -229,6 +238,7 @@ impl Rewrite {
         let new_len = self.out.len()?;
         // The settles in it go: neither older segments nor itself must need them.
         settled::save(log, number, &[]).map_err(|(_, e)| e)?;
+        writer::sync_applied(log)?;
         // IMPORTANT: an index of what was there before must not be found beside it.
         reclaim::remove_if_there(log, &index::path(&log.options.dir, number))?;
         log.files.sync_dir(&dir)?;

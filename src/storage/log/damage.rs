@@ -23,10 +23,10 @@ impl Damage {
     }
 }
 
-/// A part of a segment that is not what was written there.
+/// A part of a segment, or of the notes beside it of what is settled, that is not what was written there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Hole {
-    /// The segment's file.
+    /// The file.
     pub path: PathBuf,
     /// Where it starts.
     pub offset: u64,

@@ -44,9 +44,8 @@ const SEAL: u8 = 6;
 const FOLLOWED: u8 = 7;
 const SALT: u8 = 8;
 
-/// Bytes of records above which an append is several frames: a frame is read and checked whole, whichever
-/// of its messages is wanted.
-const FRAME_BYTES: usize = 1 << 20;
+/// See [`super::LogOptions::frame_bytes`].
+pub(super) const FRAME_BYTES: usize = 1 << 20;
 
 /// Bytes that an append takes at most in one segment, where offsets have 32 bits. A larger one is several
 /// appends.
@@ -214,11 +213,6 @@ impl Part {
         }
     }
 
-    /// Whether it is one frame.
-    pub(super) fn is_small(&self) -> bool {
-        self.len <= FRAME_BYTES
-    }
-
     /// A part with what comes after this one, and nothing yet.
     fn after(&self) -> Part {
         Part {
@@ -236,12 +230,12 @@ fn take<T>(
     items: &[T],
     len: fn(&T) -> usize,
     range: fn(&mut Part) -> &mut Range<usize>,
-    part: &mut Part,
-    parts: &mut Vec<Part>,
+    to: &mut Split,
 ) {
+    let Split { part, parts, most } = to;
     for item in items {
         let more = len(item);
-        if part.len > AROUND && part.len + more > FRAME_BYTES {
+        if part.len > AROUND && part.len + more > *most {
             let next = part.after();
             parts.push(std::mem::replace(part, next));
         }
@@ -250,34 +244,43 @@ fn take<T>(
     }
 }
 
-/// Records in as many frames as they should have.
-pub(super) fn parts(records: &Records) -> Vec<Part> {
-    let (mut parts, mut part) = (Vec::new(), Part::default().after());
-    let (to, at) = (&mut part, &mut parts);
-    take(&records.settles, settle_len, |p| &mut p.settles, to, at);
+/// The frames that some records are to be.
+struct Split {
+    parts: Vec<Part>,
+    /// The one after them, which is not full.
+    part: Part,
+    most: usize,
+}
+
+/// Records in as many frames as they should have: each as large as this at most, or with one record.
+pub(super) fn parts(records: &Records, most: usize) -> Vec<Part> {
+    let mut to = Split {
+        parts: Vec::new(),
+        part: Part::default().after(),
+        most,
+    };
+    let to_all = &mut to;
+    take(&records.settles, settle_len, |p| &mut p.settles, to_all);
     take(
         &records.settled_ranges,
         range_len,
         |p| &mut p.ranges,
-        to,
-        at,
+        to_all,
     );
     take(
         &records.definitions,
         definition_len,
         |p| &mut p.definitions,
-        to,
-        at,
+        to_all,
     );
     take(
         &records.publishes,
         publish_len,
         |p| &mut p.publishes,
-        to,
-        at,
+        to_all,
     );
-    parts.push(part);
-    parts
+    to.parts.push(to.part);
+    to.parts
 }
 
 /// Starts a frame; returns where it starts in `out`.

@@ -17,7 +17,7 @@ use bytes::BufMut;
 use super::format::{self, Bytes, FrameHeader, ID_MAX, SEGMENT_IDS_MAX, Salt};
 use super::frames::Frames;
 use super::summary::{Settled, Summary};
-use super::{Durability, Inner, reclaim};
+use super::{Inner, reclaim, writer};
 use crate::broker::ports::{Lsn, MessageId, QueueId, RecoveredRun, Target};
 use crate::storage::files::{FileLayer, LogFile};
 
@@ -196,10 +196,7 @@ pub(super) fn write(log: &Inner, number: u32) -> io::Result<()> {
     let file = log.open.get(log.files.as_ref(), &file)?;
     let most = len as usize / AT_MOST_ONE_IN;
     let mut summary = Summary::of(number);
-    let (mut frames, synced) = (
-        Frames::of(number, log.salts.of(number), file.clone())?,
-        file,
-    );
+    let mut frames = Frames::of(number, log.salts.of(number), file)?;
     while summary.len < len {
         let Some(header) = frames.frame(u64::from(summary.len))? else {
             return Ok(()); // Corruption, of which recovery or a reader has more to say.
@@ -213,9 +210,7 @@ pub(super) fn write(log: &Inner, number: u32) -> io::Result<()> {
     if !summary.ended || bytes.len() > most {
         return Ok(());
     }
-    if log.options.durability == Durability::Write {
-        // IMPORTANT: an index says that the segment is whole, whatever happens.
-        synced.sync_data()?;
-    }
+    // IMPORTANT: an index says that the segment is whole, whatever happens.
+    writer::sync_applied(log)?;
     reclaim::replace(log, &path(&log.options.dir, number), &bytes, false)
 }

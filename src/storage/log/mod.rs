@@ -22,12 +22,13 @@ mod settled;
 mod shared;
 mod summary;
 mod trouble;
+mod unsynced;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,7 +45,8 @@ use self::reserve::Reserve;
 use self::salt::Salts;
 use self::segment::{Segment, Segments, lsn};
 use self::trouble::Troubles;
-use super::definitions::DefinitionStore;
+use self::unsynced::Unsynced;
+use super::definitions::{DefinitionStore, Stored};
 use super::files::FileLayer;
 use crate::broker::memory::Charge;
 use crate::broker::ports::{
@@ -83,6 +85,9 @@ pub struct LogOptions {
     pub cached_bytes: u64,
     /// Bytes of the disk that are kept for when it is full; zero: none.
     pub reserve_bytes: u64,
+    /// Bytes of records above which an append is several frames: a frame is read and checked whole,
+    /// whichever of its messages is wanted.
+    pub frame_bytes: usize,
 }
 
 impl LogOptions {
@@ -96,6 +101,7 @@ impl LogOptions {
             reclaim_interval: Duration::from_millis(500),
             cached_bytes: 4 << 30,
             reserve_bytes: 0,
+            frame_bytes: format::FRAME_BYTES,
         }
     }
 }
@@ -166,7 +172,7 @@ struct Inner {
     /// written, that is less than `durable`.
     proof: AtomicU64,
     /// Where durable means written: files of segments with bytes that were not synced.
-    unsynced: Mutex<OpenFiles>,
+    unsynced: Unsynced,
     open: OpenSegments,
     failed: AtomicBool,
     out_of_space: AtomicBool,
@@ -187,7 +193,8 @@ pub struct SegmentedLog {
     threads: Mutex<Vec<JoinHandle<()>>>,
     recovered: Mutex<Option<recovery::Copies>>,
     damage: Damage,
-    _folder: super::Folder,
+    /// None: nobody else can have it, in a test.
+    _folder: Option<super::Folder>,
 }
 
 /// Figures of the log.
@@ -327,9 +334,21 @@ impl SegmentedLog {
         options: LogOptions,
         files: Arc<dyn FileLayer>,
     ) -> io::Result<(SegmentedLog, Vec<Definition>)> {
+        let folder = super::Folder::open(&options.dir)?;
+        let (store, stored) = DefinitionStore::open(files.clone(), &options.dir)?;
+        SegmentedLog::recovered(options, files, store, stored, Some(folder))
+    }
+
+    /// The log of what is in a folder, and the definitions.
+    fn recovered(
+        options: LogOptions,
+        files: Arc<dyn FileLayer>,
+        store: DefinitionStore,
+        stored: Stored,
+        folder: Option<super::Folder>,
+    ) -> io::Result<(SegmentedLog, Vec<Definition>)> {
         let mut options = options;
         options.segment_bytes = options.segment_bytes.min(SEGMENT_BYTES_MAX);
-        let folder = super::Folder::open(&options.dir)?;
         let may_reserve = reserves(files.as_ref(), &options.dir);
         let reserve = match may_reserve {
             true => Reserve::new(&options.dir, options.reserve_bytes),
@@ -342,8 +361,14 @@ impl SegmentedLog {
                 options.dir.display()
             );
         }
-        let (store, stored) = DefinitionStore::open(files.clone(), &options.dir)?;
+        let applied = stored.applied;
         let found = recovery::run(&options, files.as_ref(), stored)?;
+        if !found.damage.set_aside.is_empty()
+            && let Err(e) = store.checkpoint(&[], applied, found.next_id)
+        {
+            // Should the segments that come now be unreadable, too, nothing else says which ids are in them.
+            tracing::warn!("the next message's id cannot be noted beside the definitions: {e}");
+        }
         // Nothing is ever appended to a segment of an earlier run.
         let segment = found.last_segment + 1;
         if found.salt_from != salt::Source::File
@@ -390,7 +415,7 @@ impl SegmentedLog {
             written: AtomicU64::new(start.0),
             durable: AtomicU64::new(start.0),
             proof: AtomicU64::new(start.0),
-            unsynced: Mutex::default(),
+            unsynced: Unsynced::default(),
             open: OpenSegments::default(),
             failed: AtomicBool::new(false),
             out_of_space: AtomicBool::new(false),
@@ -517,11 +542,11 @@ impl Staging {
     fn put_in_parts(
         &mut self,
         records: &Records,
+        mut parts: Vec<Part>,
         most: usize,
-        segment_bytes: u32,
         watermark: u64,
+        segment_bytes: u32,
     ) -> Lsn {
-        let mut parts = format::parts(records);
         let total: usize = parts.iter().map(|part| part.len).sum();
         if total > most {
             let at = parts.partition_point(|part| part.publishes.is_empty());
@@ -597,11 +622,18 @@ impl MessageLog for SegmentedLog {
         let all = Part::all(records);
         let segment_bytes = inner.options.segment_bytes;
         let first_id = MessageId(s.next_id);
-        let at = if all.is_small() {
+        let at = if all.len <= inner.options.frame_bytes {
             s.make_room(all.len, segment_bytes, watermark);
             s.put(records, &all, 0, watermark)
         } else {
-            s.put_in_parts(records, format::APPEND_BYTES_MAX, segment_bytes, watermark)
+            let parts = format::parts(records, inner.options.frame_bytes);
+            s.put_in_parts(
+                records,
+                parts,
+                format::APPEND_BYTES_MAX,
+                watermark,
+                segment_bytes,
+            )
         };
         s.pending.add(records, at);
         s.unproved = true;
@@ -700,4 +732,4 @@ impl Drop for SegmentedLog {
 }
 
 /// Open files of segments by number.
-type OpenFiles = HashMap<u32, Arc<dyn super::files::LogFile>>;
+type OpenFiles = BTreeMap<u32, Arc<dyn super::files::LogFile>>;

@@ -200,7 +200,10 @@ impl Unstored {
             octets: std::mem::take(&mut self.octets),
         };
         self.storing = storing.octets + self.latest.len() * ENTRY_BYTES;
-        for ((kind, key), (at, value)) in std::mem::take(&mut self.latest) {
+        let mut latest: Vec<_> = std::mem::take(&mut self.latest).into_iter().collect();
+        // In the order of the log.
+        latest.sort_unstable_by(|(a, (at, _)), (b, (bt, _))| (at, a).cmp(&(bt, b)));
+        for ((kind, key), (at, value)) in latest {
             storing.changes.push(DefinitionChange { kind, key, value });
             storing.at.push(at);
         }

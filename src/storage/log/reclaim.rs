@@ -233,6 +233,7 @@ fn remove_dead(log: &Inner) -> io::Result<()> {
     let Some(newest) = dead.last() else {
         return Ok(());
     };
+    writer::sync_applied(log)?;
     // Older segments that stay must not need the settles that go.
     let noted = settled::save(log, *newest, &dead);
     let goes = match &noted {
@@ -263,8 +264,7 @@ fn remove_dead(log: &Inner) -> io::Result<()> {
 /// gone for certain: a power cut must not bring it back without them.
 fn remove(log: &Inner, number: u32) -> io::Result<()> {
     let dir = &log.options.dir;
-    let open = log.unsynced.lock().expect(UNPOISONED).remove(&number);
-    drop(open);
+    log.unsynced.remove(number);
     let file = {
         let staging = log.lock();
         let segment = staging.segments.by_number.get(&number);
@@ -275,8 +275,12 @@ fn remove(log: &Inner, number: u32) -> io::Result<()> {
         log.open.forget(&file);
     }
     log.files.sync_dir(&dir.join("log"))?;
-    remove_if_there(log, &settled::path(dir, number))?;
-    remove_if_there(log, &index::path(dir, number))
+    // IMPORTANT: only now. It may need them if it is back after a power cut, which may take the removal of the
+    // one file and leave that of the other. Of the segment they are nothing, and go at a start at the latest.
+    for beside in [settled::path(dir, number), index::path(dir, number)] {
+        remove_if_there(log, &beside)?;
+    }
+    Ok(())
 }
 
 /// Whether the active segment is on the disk, and with it how far ids and segments were counted.

@@ -15,7 +15,7 @@
 //! that the disk does not give is set aside, under another name, with what beside it says what is
 //! settled in it. Its number and its ids are not used again.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use super::frames::{Frames, Next};
 use super::open::SegmentFile;
 use super::pending::Durable;
 use super::salt::{self, Salts};
-use super::segment::{Index, Segments, lsn};
+use super::segment::{Index, Segment, Segments, lsn};
 use super::summary::{Settled, Summary};
 use super::{LogOptions, index, settled};
 use crate::broker::ports::{Definition, DefinitionChange, Lsn, MessageId, QueueId, RecoveredRun};
@@ -128,7 +128,9 @@ struct Recovery<'a> {
     /// Files of segments behind the end.
     behind: Vec<PathBuf>,
     /// Indexes, and notes of what is settled.
-    hints: HashSet<PathBuf>,
+    hints: BTreeSet<PathBuf>,
+    /// Notes that do not check.
+    damaged_notes: Vec<Hole>,
     /// The next id after all that was read.
     expected: Option<u64>,
     /// The end of the segment before is missing, and with it what the last hole says nothing of.
@@ -172,7 +174,7 @@ pub(super) fn run(
     let dir = options.dir.join("log");
     let mut paths: Vec<(u32, PathBuf)> = Vec::new();
     let mut aside = Vec::new();
-    let mut hints = HashSet::new();
+    let mut hints = BTreeSet::new();
     for path in files.list(&dir)? {
         match path.extension().and_then(|e| e.to_str()) {
             Some("segment") => match damage::number_of(&path) {
@@ -191,7 +193,7 @@ pub(super) fn run(
     }
     paths.sort_unstable();
     let segments = paths.iter().map(|(_, path)| path.clone());
-    let segments: HashSet<PathBuf> = segments
+    let segments: BTreeSet<PathBuf> = segments
         .chain(aside.iter().map(|path| path.with_extension("")))
         .collect();
     let has_segment = |hint: &PathBuf| segments.contains(&hint.with_extension("segment"));
@@ -224,6 +226,7 @@ pub(super) fn run(
         torn: None,
         behind: Vec::new(),
         hints,
+        damaged_notes: Vec::new(),
         open_end: false,
     };
     recovery.prove(&paths);
@@ -308,7 +311,7 @@ impl Recovery<'_> {
                 }
             }
             tries += 1;
-            std::thread::park_timeout(READ_AGAIN_AFTER);
+            self.files.pause(READ_AGAIN_AFTER);
         };
         match read {
             Read::Index(summary) => {
@@ -514,10 +517,7 @@ impl Recovery<'_> {
             segment.index = Index::Settled;
         }
         if self.has(&settled::path(&self.options.dir, number)) {
-            let loaded = settled::load(self.files, &self.options.dir, number, &mut segment);
-            if let Err(e) = loaded {
-                self.without_notes(number, &e)?;
-            }
+            self.with_notes(number, &mut segment)?;
         }
         self.found.next_id = self.found.next_id.max(summary.next_id);
         self.found.segments.insert(number, segment);
@@ -529,7 +529,32 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Goes on without the notes of what is settled in a segment.
+    /// Applies the notes of what is settled in a segment, if the disk gives them.
+    fn with_notes(&mut self, number: u32, segment: &mut Segment) -> io::Result<()> {
+        for tries in 1.. {
+            let loaded = settled::load(self.files, &self.options.dir, number, segment);
+            let e = match loaded {
+                Err(e) => e,
+                Ok(damaged) => {
+                    let path = settled::path(&self.options.dir, number);
+                    self.damaged_notes.extend(damaged.map(|len| Hole {
+                        path,
+                        offset: 0,
+                        len,
+                        messages: Some(0),
+                    }));
+                    break;
+                }
+            };
+            if tries == READ_TRIES || damage::is_of_the_process(&e) {
+                return self.without_notes(number, &e);
+            }
+            self.files.pause(READ_AGAIN_AFTER);
+        }
+        Ok(())
+    }
+
+    /// Goes on without them.
     fn without_notes(&mut self, number: u32, why: &io::Error) -> io::Result<()> {
         let path = settled::path(&self.options.dir, number);
         if damage::is_of_the_process(why) {
@@ -579,6 +604,7 @@ impl Recovery<'_> {
 
     fn finish(mut self) -> io::Result<Recovered> {
         self.cut()?;
+        self.found.damage.holes.append(&mut self.damaged_notes);
         for (position, change) in self.changes {
             if position > self.stored.applied {
                 self.found.replayed.push((position, change.clone()));

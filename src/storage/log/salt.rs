@@ -117,7 +117,7 @@ pub(super) fn find(
         }
     }
     let source = said.map_or(Source::New, |_| Source::Segments);
-    let salts = said.or_else(new).map(|salt| Salts { salt, from });
+    let salts = said.or_else(|| new(files)).map(|salt| Salts { salt, from });
     Ok((salts.unwrap_or(Salts::NONE), source))
 }
 
@@ -137,9 +137,9 @@ fn first(files: &dyn FileLayer, number: u32, path: &Path) -> io::Result<Option<S
     Ok(found.map(|_| salt))
 }
 
-fn new() -> Option<Salt> {
+fn new(files: &dyn FileLayer) -> Option<Salt> {
     let mut octets = [0; 8];
-    getrandom::fill(&mut octets).ok()?;
+    files.random(&mut octets).ok()?;
     let mut r = Bytes(&octets);
     Some(Salt {
         mark: r.u32()?,
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_salt_is_what_was_saved_or_nothing() {
-        let salt = new().expect("random octets");
+        let salt = new(&crate::storage::files::Disk).expect("random octets");
         let salts = Salts { salt, from: 7 };
         let mut bytes = encode(&salts);
         assert_eq!((bytes.len(), decode(&bytes)), (LEN, Some(salts)));

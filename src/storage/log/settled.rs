@@ -12,7 +12,7 @@ use bytes::BufMut;
 
 use super::format::Bytes;
 use super::segment::Segment;
-use super::{Inner, reclaim};
+use super::{Inner, reclaim, writer};
 use crate::broker::ports::QueueId;
 use crate::storage::files::FileLayer;
 
@@ -69,6 +69,7 @@ fn save_one(log: &Inner, number: u32) -> io::Result<u64> {
         segment.encode_settled(&mut out);
         segment.settled
     };
+    writer::sync_applied(log)?;
     let crc = crc32fast::hash(&out[4..]);
     out[..4].copy_from_slice(&crc.to_be_bytes());
     reclaim::replace(log, &path(&log.options.dir, number), &out, true)?;
@@ -91,14 +92,14 @@ impl Segment {
     }
 }
 
-/// Reads what [`save`] wrote. A file that does not check is ignored: it is a hint beside the
-/// settles in the log.
+/// Reads what [`save`] wrote. A file that does not check is ignored, as it is a hint beside the settles in the
+/// log, and told of: those may be gone. Returns its length then.
 pub(super) fn load(
     files: &dyn FileLayer,
     dir: &Path,
     number: u32,
     segment: &mut Segment,
-) -> io::Result<()> {
+) -> io::Result<Option<u64>> {
     let path = path(dir, number);
     let file = files.open_existing(&path)?;
     let mut bytes = vec![0; file.len()?.min(BYTES_MAX) as usize];
@@ -109,11 +110,11 @@ pub(super) fn load(
             "{}: checksum mismatch, ignored: acknowledged messages may come back",
             path.display()
         );
-        return Ok(());
+        return Ok(Some(n as u64));
     }
     // Whatever fits the checksum is looked at; what this segment has not is passed over.
     let (Some(first_id), Some(n)) = (r.u64(), r.u32()) else {
-        return Ok(());
+        return Ok(None);
     };
     for word in 0..u64::from(n) {
         let Some(bits) = r.u64() else { break };
@@ -131,5 +132,5 @@ pub(super) fn load(
         }
     }
     segment.noted = segment.settled;
-    Ok(())
+    Ok(None)
 }

@@ -105,7 +105,9 @@ impl SharedCopies {
 
     /// What each queue is done with: first index and number.
     pub(super) fn settled(&self) -> impl Iterator<Item = (QueueId, u64, u64)> {
-        self.done.iter().flat_map(|(queue, ranges)| {
+        let mut done: Vec<_> = self.done.iter().collect();
+        done.sort_unstable_by_key(|(queue, _)| **queue);
+        done.into_iter().flat_map(|(queue, ranges)| {
             let each = ranges.0.iter();
             each.map(|(first, end)| (*queue, *first, end - first))
         })

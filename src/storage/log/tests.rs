@@ -8,9 +8,9 @@ mod full;
 mod images;
 mod index;
 mod large;
-mod model;
 mod power;
 mod reading;
+mod sim;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

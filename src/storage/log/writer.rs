@@ -10,7 +10,7 @@ use super::open::SegmentFile;
 use super::pending::{Durable, Pending};
 use super::segment::lsn;
 use super::{Chunk, Durability, Inner, Job, OpenFiles, UNPOISONED, format, trouble};
-use crate::broker::ports::{Bell, Lsn};
+use crate::broker::ports::{Bell, LogFailed, Lsn};
 use crate::storage::files::LogFile;
 
 /// How long to wait before asking again for what was short.
@@ -149,6 +149,10 @@ impl Writer {
     /// Writes and syncs what is staged now of a segment, moves the watermark, rings, and applies what waited
     /// for that. False once the log has failed.
     pub(super) fn round(&mut self, log: &Inner) -> bool {
+        if log.failed.load(Ordering::Acquire) {
+            // What comes behind what is not there must not count as durable.
+            return false;
+        }
         let round = self.next(log);
         if let Err(e) = self.write(log, &round.chunks) {
             log.fail(&e);
@@ -235,7 +239,7 @@ fn write_chunk(log: &Inner, file: &dyn LogFile, chunk: &Chunk) -> io::Result<()>
                 if log.reserve.give(log.files.as_ref()) {
                     continue;
                 }
-                std::thread::park_timeout(RETRY_WHEN_SHORT);
+                log.files.pause(RETRY_WHEN_SHORT);
             }
             written => {
                 if waited && written.is_ok() {
@@ -263,7 +267,7 @@ fn make_segment(log: &Inner, path: &Path, chunk: &Chunk) -> io::Result<Arc<dyn L
                 if log.lock().stopping {
                     return Err(e);
                 }
-                std::thread::park_timeout(RETRY_WHEN_SHORT);
+                log.files.pause(RETRY_WHEN_SHORT);
             }
             Err(e) => return Err(e),
         }
@@ -299,16 +303,12 @@ fn prepare(log: &Inner, path: &Path, len: u64, least: u64) -> io::Result<Arc<dyn
 
 fn sync(log: &Inner, unsynced: &mut OpenFiles) -> io::Result<Synced> {
     if log.options.durability == Durability::Write {
-        let mut later = log.unsynced.lock().expect(UNPOISONED);
-        later.extend(unsynced.drain());
-        let many = later.len() > UNSYNCED_MAX;
-        drop(later);
-        if many {
+        if log.unsynced.add(unsynced) > UNSYNCED_MAX {
             sync_files(log)?;
         }
         return Ok(Synced(()));
     }
-    for (_, file) in unsynced.drain() {
+    for file in std::mem::take(unsynced).into_values() {
         file.sync_data()?;
         log.syncs.fetch_add(1, Ordering::Relaxed);
     }
@@ -319,21 +319,37 @@ fn sync(log: &Inner, unsynced: &mut OpenFiles) -> io::Result<Synced> {
 /// The definitions' store, which is synced, must not know of more than the log. Final if it fails, as any
 /// sync of the log.
 pub(super) fn sync_written(log: &Inner, applied: Lsn) -> io::Result<()> {
-    if let Err(e) = sync_files(log) {
-        log.fail(&e);
-        return Err(e);
-    }
+    sync_files(log)?;
     log.proof.fetch_max(applied.0, Ordering::Relaxed);
     Ok(())
 }
 
 fn sync_files(log: &Inner) -> io::Result<()> {
-    let mut files = std::mem::take(&mut *log.unsynced.lock().expect(UNPOISONED));
-    for (_, file) in files.drain() {
-        file.sync_data()?;
-        log.syncs.fetch_add(1, Ordering::Relaxed);
+    if log.failed.load(Ordering::Acquire) {
+        // What a sync has not written the next one may say it has.
+        return Err(io::Error::other(LogFailed.to_string()));
     }
-    Ok(())
+    match log.unsynced.sync() {
+        Ok(n) => {
+            log.syncs.fetch_add(n, Ordering::Relaxed);
+            Ok(())
+        }
+        Err(e) => {
+            log.fail(&e);
+            Err(e)
+        }
+    }
+}
+
+/// What is settled in memory is believed by what cannot be taken back (a segment goes, is rewritten, gets notes):
+/// where durable means written, it is synced before that.
+pub(super) fn sync_applied(log: &Inner) -> io::Result<()> {
+    let applied = log.lock().applied;
+    let is_synced = log.proof.load(Ordering::Relaxed) >= applied.0;
+    if log.options.durability == Durability::Fsync || is_synced {
+        return Ok(());
+    }
+    sync_written(log, applied)
 }
 
 fn give_back(log: &Inner, chunks: Vec<Chunk>) {

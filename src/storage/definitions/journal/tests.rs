@@ -10,7 +10,7 @@ fn change(n: u64, value: Option<u8>) -> DefinitionChange {
 }
 
 fn open(path: &Path) -> (Journal, Option<Found>) {
-    Journal::open(Arc::new(Disk), path).expect("a disk")
+    Journal::open(Arc::new(Disk), path, Sizes::default()).expect("a disk")
 }
 
 /// A journal of ten records, of which each puts one definition and removes the one before the last; and how
@@ -55,7 +55,7 @@ fn it_is_read_as_it_was_written_however_often_it_was_made_anew() {
                 .expect("written");
         }
         let len = std::fs::metadata(&path).expect("there").len();
-        assert!(len < 3 * COMPACT_ABOVE_BYTES, "{len}");
+        assert!(len < 3 * Sizes::default().compact_above_bytes, "{len}");
     }
 }
 

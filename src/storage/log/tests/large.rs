@@ -71,10 +71,11 @@ fn what_is_larger_than_a_segment_can_be_is_in_several() {
     for n in 0..5000 {
         stage(&mut records, message(n, 1024), &[1]);
     }
+    let parts = format::parts(&records, format::FRAME_BYTES);
     let at = log
         .inner
         .lock()
-        .put_in_parts(&records, 2 << 20, 16 * 1024, 0);
+        .put_in_parts(&records, parts, 2 << 20, 0, 16 * 1024);
     wait(&log, at);
     assert_eq!(log.stats().segments, 3);
     drop(log);
