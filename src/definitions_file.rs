@@ -7,15 +7,18 @@
 //! (`strict_definitions`) is tried on an empty broker first, and ends the start instead.
 
 mod entries;
+mod json;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use self::entries::{Object, Tags};
+use self::json::Parts;
 use crate::amqp::errors::{self, Exception};
 use crate::broker::access::User;
 use crate::broker::arguments::QueueType;
@@ -56,8 +59,8 @@ pub fn load(
     strict: Option<&Broker>,
 ) -> io::Result<Vec<String>> {
     let told = |e: String| io::Error::other(format!("{}: {e}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|e| told(e.to_string()))?;
-    let file: Object = serde_json::from_str(&text).map_err(|e| told(e.to_string()))?;
+    let text = json::text(path).map_err(told)?;
+    let file = Parts::of(&text).map_err(|e| told(e.to_string()))?;
     if let Some(empty) = strict {
         // Nothing is applied of a file that would be applied in part.
         let problems = apply(empty, &file, default_vhost);
@@ -74,16 +77,22 @@ pub fn load(
 }
 
 /// Applies definitions; returns what was left out.
-fn apply(broker: &Broker, file: &Object, default_vhost: &str) -> Vec<String> {
-    let of_one_vhost = file.get("original_vhost_name").and_then(Value::as_str);
+fn apply(broker: &Broker, file: &Parts<'_>, default_vhost: &str) -> Vec<String> {
+    let of_one_vhost = file.text("original_vhost_name");
     let mut loader = Loader {
         broker,
         // An export of one vhost does not say in each entry which one.
-        vhost: of_one_vhost.unwrap_or("/"),
+        vhost: of_one_vhost.as_deref().unwrap_or("/"),
         problems: Vec::new(),
         limits: BTreeMap::new(),
+        nameless: BTreeSet::new(),
     };
-    loader.apply(file, of_one_vhost, default_vhost);
+    loader.twice("the file", &file.twice);
+    if of_one_vhost.is_none() && file.get("original_vhost_name").is_some() {
+        let problem = "original_vhost_name is no text: it is taken for an export of a whole broker";
+        loader.problems.push(problem.into());
+    }
+    loader.apply(file, of_one_vhost.as_deref(), default_vhost);
     loader.problems
 }
 
@@ -93,19 +102,31 @@ struct Loader<'a> {
     problems: Vec<String>,
     /// Limits that the file has, by component and name.
     limits: BTreeMap<(&'static str, String), HashMap<String, i64>>,
+    /// Components of which something was left out that does not say whose it is.
+    nameless: BTreeSet<&'static str>,
 }
 
 type Done = Result<(), String>;
 
 impl Loader<'_> {
-    fn apply(&mut self, file: &Object, of_one_vhost: Option<&str>, default_vhost: &str) {
+    fn apply(&mut self, file: &Parts<'_>, of_one_vhost: Option<&str>, default_vhost: &str) {
         if let Some(name) = of_one_vhost {
             let mut vhost = Object::new();
             vhost.insert("name".into(), name.into());
             for key in ["limits", "metadata", "default_queue_type"] {
-                vhost.extend(file.get(key).map(|v| (key.to_string(), v.clone())));
+                let Some(raw) = file.get(key) else { continue };
+                let mut twice = Vec::new();
+                match json::value(raw, &mut twice) {
+                    Ok(value) => drop(vhost.insert(key.into(), value)),
+                    Err(why) => {
+                        let limits = self.limits.entry((VHOST_LIMITS, name.into()));
+                        limits.or_default();
+                        self.problems.push(format!("{key} was left out: {why}"));
+                    }
+                }
+                self.twice(key, &twice);
             }
-            self.entry("vhosts", &Value::Object(vhost), Self::vhost);
+            self.entry("vhosts", Value::Object(vhost), &Self::vhost);
         }
         self.section(file, "vhosts", Self::vhost);
         if self.broker.vhosts().is_empty()
@@ -133,16 +154,17 @@ impl Loader<'_> {
             "bindings",
             "parameters",
         ];
-        for (name, value) in file {
-            if known.contains(&name.as_str()) || INFORMATIVE.contains(&name.as_str()) {
+        for (name, value) in file.iter() {
+            if known.contains(&name) || INFORMATIVE.contains(&name) {
                 continue;
             }
-            // What every RabbitMQ has says nothing.
-            let told = |v: &Value| v.get("name").and_then(Value::as_str) != Some("cluster_tags");
-            let entries = value.as_array().map(Vec::as_slice);
-            let entries: Option<Vec<_>> = entries.map(|l| l.iter().filter(|v| told(v)).collect());
+            let entries = json::list(value);
+            let entries = entries.map(|l| l.iter().map(|v| parts(v)).collect::<Vec<_>>());
             let shown = entries.map(|entries| {
-                let shown = entries.iter().map(|entry| shown_by_name(entry));
+                // What every RabbitMQ has says nothing.
+                let told = |e: &&Parts<'_>| e.text("name").as_deref() != Some("cluster_tags");
+                let shown = entries.iter().filter(told);
+                let shown = shown.map(|e| shown_by_name(|field| e.text(field)));
                 shown.collect::<Vec<_>>().join("; ")
             });
             if shown.as_deref() != Some("") {
@@ -156,40 +178,77 @@ impl Loader<'_> {
 
     fn section<T: DeserializeOwned>(
         &mut self,
-        file: &Object,
+        file: &Parts<'_>,
         name: &str,
         each: impl Fn(&mut Self, T) -> Done,
     ) {
-        match file.get(name) {
-            None => {}
-            Some(Value::Array(entries)) => {
-                for entry in entries {
+        let Some(section) = file.get(name) else {
+            return;
+        };
+        let Some(entries) = json::list(section) else {
+            self.problems.push(format!("section '{name}' is no list"));
+            return;
+        };
+        for raw in entries {
+            let mut twice = Vec::new();
+            match json::value(raw, &mut twice) {
+                Ok(entry) => {
+                    self.twice(&shown(name, |field| text(&entry, field)), &twice);
                     self.entry(name, entry, &each);
                 }
+                Err(why) => {
+                    let parts = parts(raw);
+                    self.left_out(name, |field| parts.text(field), &why);
+                }
             }
-            Some(_) => self.problems.push(format!("section '{name}' is no list")),
         }
     }
 
     fn entry<T: DeserializeOwned>(
         &mut self,
         section: &str,
-        entry: &Value,
-        each: impl Fn(&mut Self, T) -> Done,
+        mut entry: Value,
+        each: &impl Fn(&mut Self, T) -> Done,
     ) {
-        let mut entry = entry.clone();
         if let Value::Object(fields) = &mut entry
             && !matches!(section, "vhosts" | "users")
         {
             let vhost = fields.entry("vhost");
             vhost.or_insert_with(|| self.vhost.into());
         }
-        let shown = shown(section, &entry);
-        let done = serde_json::from_value(entry)
+        let done = T::deserialize(&entry)
             .map_err(|e| e.to_string())
             .and_then(|entry| each(self, entry));
         if let Err(why) = done {
-            self.problems.push(format!("{shown} was left out: {why}"));
+            self.left_out(section, |field| text(&entry, field), &why);
+        }
+    }
+
+    /// An entry does not do. What there is of it in the broker stays.
+    fn left_out(&mut self, section: &str, field: impl Fn(&str) -> Option<String>, why: &str) {
+        let whose = match section {
+            "users" => Some((USER_LIMITS, field("name"))),
+            "vhosts" => Some((VHOST_LIMITS, field("name"))),
+            "parameters" => Some((VHOST_LIMITS, field("vhost"))),
+            _ => None,
+        };
+        match whose {
+            Some((component, Some(name))) => {
+                self.limits.entry((component, name)).or_default();
+            }
+            Some((component, None)) => drop(self.nameless.insert(component)),
+            None => {}
+        }
+        let shown = shown(section, field);
+        self.problems.push(format!("{shown} was left out: {why}"));
+    }
+
+    /// Names that are there more than once: most likely another one was meant.
+    fn twice(&mut self, what: &str, names: &[String]) {
+        for name in names {
+            self.problems.push(format!(
+                "{what}: '{name}' is there more than once; the last one counts"
+            ));
         }
     }
 
@@ -442,8 +501,8 @@ impl Loader<'_> {
     }
 
     /// Takes limits away that the file no longer has, if it has the sections that they would be in.
-    fn take_limits_away(&mut self, file: &Object, of_one_vhost: Option<&str>) {
-        let has = |section: &str| file.get(section).is_some_and(Value::is_array);
+    fn take_limits_away(&mut self, file: &Parts<'_>, of_one_vhost: Option<&str>) {
+        let has = |section: &str| file.get(section).is_some_and(|s| s.get().starts_with('['));
         let mut names = Vec::new();
         if has("users") && of_one_vhost.is_none() {
             let users = self.broker.limited(USER_LIMITS);
@@ -454,7 +513,7 @@ impl Loader<'_> {
             let mine = vhosts.filter(|name| of_one_vhost.is_none_or(|one| name == one));
             names.extend(mine.map(|name| (VHOST_LIMITS, name)));
         }
-        names.retain(|name| !self.limits.contains_key(name));
+        names.retain(|name| !self.limits.contains_key(name) && !self.nameless.contains(name.0));
         for (component, name) in names {
             tracing::info!("{component} of '{name}' are no longer in the file and were taken away");
             if let Err(e) = self.broker.put_limits(component, &name, &[]) {
@@ -465,17 +524,25 @@ impl Loader<'_> {
     }
 }
 
-/// How an entry is called in a report.
-fn shown(section: &str, entry: &Value) -> String {
-    format!("{section}: {}", shown_by_name(entry))
+/// The fields of an entry; none, if it is no object.
+fn parts(entry: &RawValue) -> Parts<'_> {
+    Parts::of(entry.get()).unwrap_or_default()
 }
 
-fn shown_by_name(entry: &Value) -> String {
+fn text(entry: &Value, field: &str) -> Option<String> {
+    entry.get(field)?.as_str().map(str::to_string)
+}
+
+/// How an entry is called in a report.
+fn shown(section: &str, field: impl Fn(&str) -> Option<String>) -> String {
+    format!("{section}: {}", shown_by_name(field))
+}
+
+fn shown_by_name(field: impl Fn(&str) -> Option<String>) -> String {
     let fields = ["name", "user", "source", "destination", "vhost", "exchange"];
-    let named = fields.iter().filter_map(|field| {
-        let value = entry.get(field)?.as_str()?;
-        Some(format!("{field} '{value}'"))
-    });
+    let named = fields
+        .iter()
+        .filter_map(|name| Some(format!("{name} '{}'", field(name)?)));
     let named: Vec<_> = named.collect();
     match named.is_empty() {
         true => "an entry without a name".into(),
@@ -523,10 +590,11 @@ fn value(v: &Value) -> Result<FieldValue, String> {
     Ok(match v {
         Value::Null => FieldValue::Void,
         Value::Bool(b) => FieldValue::Bool(*b),
-        Value::Number(n) => n.as_i64().map_or_else(
-            || FieldValue::F64(n.as_f64().unwrap_or(0.0)),
-            FieldValue::I64,
-        ),
+        Value::Number(n) => match (n.as_i64(), n.as_f64()) {
+            (Some(n), _) => FieldValue::I64(n),
+            (None, Some(f)) if n.is_f64() => FieldValue::F64(f),
+            _ => return Err(format!("{n} in its arguments is more than 63 bits hold")),
+        },
         Value::String(s) => FieldValue::from(s.as_str()),
         Value::Array(items) => {
             FieldValue::Array(items.iter().map(value).collect::<Result<_, _>>()?)
@@ -534,3 +602,6 @@ fn value(v: &Value) -> Result<FieldValue, String> {
         Value::Object(inner) => FieldValue::Table(nested(inner)?),
     })
 }
+
+#[cfg(test)]
+mod tests;
