@@ -602,6 +602,3 @@ fn value(v: &Value) -> Result<FieldValue, String> {
         Value::Object(inner) => FieldValue::Table(nested(inner)?),
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,9 +1,14 @@
-//! What JSON can say, and what is no JSON.
+//! What JSON can say in a definitions file, and what is no JSON.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::io;
+
+use leveret::broker::Broker;
+use leveret::definitions_file::load;
+use leveret::storage::memory::MemoryLog;
 use proptest::prelude::*;
-
-use super::*;
-use crate::storage::memory::MemoryLog;
+use serde_json::Value;
 
 fn loaded(octets: &[u8]) -> (Broker, io::Result<Vec<String>>) {
     let dir = tempfile::tempdir().expect("a folder");
