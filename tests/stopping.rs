@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use leveret::protocol::field_table::FieldTable;
 use leveret::protocol::methods::basic;
 use leveret::protocol::properties::Properties;
+use leveret::protocol::{EncodeMethod, Method};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Broker, Client, launch};
 
@@ -157,4 +158,51 @@ fn dead_letters_that_wait_are_not_lost_by_a_clean_stop() {
         }
     }
     assert_eq!(numbers.len() as u64, MESSAGES);
+}
+
+/// A stop does not wait for a long chain of dead letters; what is on its way goes on after the start.
+#[test]
+fn a_chain_of_dead_letters_goes_on_after_a_stop() {
+    const HOPS: usize = 300;
+    const MESSAGES: u64 = 100;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let broker = Broker::start(&data, &[]);
+    let mut c = Client::connect(broker.address).unwrap();
+    for n in 0..HOPS {
+        let mut arguments = FieldTable::new();
+        arguments.insert("x-max-length", 0i64);
+        arguments.insert("x-dead-letter-exchange", "");
+        arguments.insert("x-dead-letter-routing-key", format!("q{}", n + 1));
+        c.declare(&format!("q{n}"), true, &arguments).unwrap();
+    }
+    let last = format!("q{HOPS}");
+    c.declare(&last, true, &FieldTable::new()).unwrap();
+    c.confirm_select().unwrap();
+    for n in 0..MESSAGES {
+        c.stage_publish("q0", &n.to_be_bytes(), &support::persistent());
+    }
+    c.flush().unwrap();
+    let mut confirmed = 0;
+    while confirmed < MESSAGES {
+        let frame = c.expect(basic::Ack::ID).unwrap();
+        let Method::BasicAck(ack) = frame.method() else {
+            panic!("expected an ack");
+        };
+        confirmed = ack.delivery_tag;
+    }
+    let (through, _) = c.counts(&last).unwrap();
+    drop(c);
+    let began = Instant::now();
+    assert!(broker.stop());
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+    assert!(u64::from(through) < MESSAGES, "too fast to be stopped");
+    let broker = Broker::start(&data, &[]);
+    let mut c = Client::connect(broker.address).unwrap();
+    c.consume(&last, true).unwrap();
+    for n in 0..MESSAGES {
+        assert_eq!(c.delivery().unwrap().body, n.to_be_bytes());
+    }
+    assert!(broker.stop());
 }

@@ -33,7 +33,7 @@ pub(super) const OCTETS_MAX: usize = 1 << 20;
 /// Dead letters of a turn, at most.
 const TURN_MAX: usize = 256;
 
-/// While more than this wait, publishers are slowed down, and no more are read from the log.
+/// While more than this wait, publishers whose messages die are slowed down.
 const MANY: usize = 4096;
 
 /// While more octets than this wait for the disk, dead letters wait here: those who settle are not held
@@ -59,6 +59,8 @@ struct Flow {
     width: usize,
     /// How many came before the rest since the turn began.
     came: usize,
+    /// More followed from some of them than they were.
+    multiplies: bool,
 }
 
 impl Default for Flow {
@@ -67,6 +69,7 @@ impl Default for Flow {
             dead: VecDeque::new(),
             width: TURN_MAX,
             came: 0,
+            multiplies: false,
         }
     }
 }
@@ -76,6 +79,10 @@ struct Waiting {
     flows: HashMap<QueueId, Flow>,
     /// Whose turn is next: each flow once, but for the one whose turn it is.
     turns: VecDeque<QueueId>,
+    /// Those that multiply and have to wait for the one that does and is worked off.
+    parked: VecDeque<QueueId>,
+    /// Of those that multiply, the last one that had a turn.
+    heavy: Option<QueueId>,
     n: u64,
     message_bytes: u64,
     entries: Charge,
@@ -122,9 +129,30 @@ impl Waiting {
         }
     }
 
-    fn take(&mut self) -> Turn {
+    /// Whose turn it is. While dead letters take their part of the memory (`tight`), only one of the flows
+    /// that multiply has turns: what waits of each of them is as much as a way is long.
+    fn next(&mut self, tight: bool) -> Option<QueueId> {
+        if !tight {
+            self.turns.append(&mut self.parked);
+        }
+        while let Some(id) = self.turns.pop_front() {
+            let multiplies = self.flows.get(&id).is_some_and(|f| f.multiplies);
+            if tight && multiplies && self.heavy.is_some_and(|heavy| heavy != id) {
+                self.parked.push_back(id);
+                continue;
+            }
+            if multiplies {
+                self.heavy = Some(id);
+            }
+            return Some(id);
+        }
+        self.heavy = self.parked.pop_front();
+        self.heavy
+    }
+
+    fn take(&mut self, tight: bool) -> Turn {
         let mut turn = Turn::default();
-        let Some(id) = self.turns.pop_front() else {
+        let Some(id) = self.next(tight) else {
             return turn;
         };
         turn.flow = id;
@@ -149,12 +177,15 @@ impl Waiting {
         let Some(flow) = self.flows.get_mut(&id) else {
             return;
         };
-        flow.width = match flow.came > n {
+        let multiplied = flow.came > n;
+        flow.multiplies |= multiplied;
+        flow.width = match multiplied {
             true => 1,
             false => (flow.width + 1).min(TURN_MAX),
         };
         if flow.dead.is_empty() {
             self.flows.remove(&id);
+            self.heavy = self.heavy.filter(|heavy| *heavy != id);
         } else {
             self.turns.push_back(id);
         }
@@ -162,7 +193,7 @@ impl Waiting {
 
     fn count(&mut self) {
         if self.flows.is_empty() {
-            (self.flows, self.turns) = Default::default();
+            (self.flows, self.turns, self.parked) = Default::default();
         }
         self.entries.set(self.n * DEAD_BYTES);
         self.messages.set(self.message_bytes);
@@ -186,6 +217,7 @@ impl Default for Turn {
 
 /// See the module.
 pub(super) struct Backlog {
+    memory: Memory,
     waiting: Mutex<Waiting>,
     /// Those of the turn that is on included.
     n: AtomicUsize,
@@ -206,6 +238,7 @@ impl Backlog {
             ..Waiting::default()
         };
         Backlog {
+            memory: memory.clone(),
             waiting: Mutex::new("dead letters that wait", waiting),
             n: AtomicUsize::new(0),
             called: AtomicBool::new(false),
@@ -244,7 +277,7 @@ impl Backlog {
     /// Takes those of one turn.
     pub(super) fn take_turn(&self) -> Turn {
         let mut waiting = self.waiting.lock();
-        let turn = waiting.take();
+        let turn = waiting.take(self.memory.dead_letters_are_tight());
         waiting.count();
         turn
     }

@@ -121,7 +121,9 @@ impl AtOnce {
             {
                 self.octets = self.octets.saturating_sub(backlog::octets(&dead));
                 let queues = dead_letter::publish(batch, broker, dead, now);
-                self.left = self.left.saturating_sub(queues.max(1));
+                if self.left != usize::MAX {
+                    self.left = self.left.saturating_sub(queues.max(1));
+                }
             }
         }
         if backlog.push(dead, place)

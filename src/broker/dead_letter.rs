@@ -30,7 +30,7 @@ const FEW_QUEUES: usize = 4;
 
 /// What became of a dead letter.
 enum Routed {
-    /// It went to so many queues.
+    /// It went to so many queues; see [`publish`].
     Done(usize),
     /// It only passes through another queue, where it has died again: its copy in the log stays what it is.
     Passed,
@@ -40,7 +40,8 @@ enum Routed {
 
 /// Routes a dead message to its queue's dead-letter exchange as part of `batch`, and settles the copy
 /// that died: both become durable together. With the strategy at-least-once, what nobody takes goes back
-/// to the queue to be kept. Returns to how many queues it went.
+/// to the queue to be kept. Returns to how many queues it went, or all that there are if it multiplies:
+/// several of them will not keep it for a moment.
 pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: Dead, now: u64) -> usize {
     match route(batch, broker, &dead, now) {
         Routed::Done(queues) => {
@@ -124,13 +125,18 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> Routed {
         });
         return Routed::Passed;
     }
+    let passing = found.queues.iter().filter(|q| q.passes().is_some());
+    let queues = match passing.take(2).count() {
+        2 => usize::MAX,
+        _ => found.queues.len(),
+    };
     batch.counting_on(dead.entry.delivery_count, |batch| {
         if !found.queues.is_empty() {
             batch.publish_dead(&reborn, &found.queues, properties.priority(), to_all, now);
         }
         detour::follow(batch, &found.detours, &reborn, now);
     });
-    Routed::Done(found.queues.len())
+    Routed::Done(queues)
 }
 
 /// The time of a delayed message has come: it is routed as it was published.

@@ -331,11 +331,22 @@ impl Memory {
         self.0.messages_and_entries() > self.0.short_above.load(Ordering::Relaxed)
     }
 
-    /// Whether dead letters that wait take a quarter of the budget: what expires waits in its queue, then,
-    /// from where it can leave for the log.
-    pub fn dead_letters_are_many(&self) -> bool {
+    /// Whether dead letters that wait take this part of the budget, messages and all.
+    fn dead_letters_take(&self, part: i64) -> bool {
         let dead = self.0.get(Use::DeadLetters) + self.0.get(Use::DeadMessages);
-        dead > self.0.budget.load(Ordering::Relaxed) / 4
+        dead > self.0.budget.load(Ordering::Relaxed) / part
+    }
+
+    /// Whether dead letters that wait take a sixteenth of the budget: fewer of those are worked off at a time
+    /// from which more follow.
+    pub fn dead_letters_are_tight(&self) -> bool {
+        self.dead_letters_take(16)
+    }
+
+    /// Whether dead letters that wait take a quarter of the budget: what expires waits in its queue, then,
+    /// from where it can leave for the log, and no more are read from there.
+    pub fn dead_letters_are_many(&self) -> bool {
+        self.dead_letters_take(4)
     }
 
     /// Whether evictable uses take more than they may: messages have to leave for the log.

@@ -188,9 +188,9 @@ impl Broker {
         self.log.backlog_bytes() > backlog::STAGED_MAX
     }
 
-    /// Whether so many dead letters wait that no more should be read from the log.
+    /// Whether dead letters that wait take so much that no more should be read from the log.
     pub fn dead_letters_are_many(&self) -> bool {
-        self.backlog.is_long()
+        self.memory.dead_letters_are_many()
     }
 
     fn backlog(&self) -> &Backlog {
