@@ -9,7 +9,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use leveret::protocol::EncodeMethod;
+use leveret::protocol::field_table::FieldTable;
 use leveret::protocol::frame::PROTOCOL_HEADER;
+use leveret::protocol::methods::connection;
+use leveret::protocol::properties::Properties;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -328,12 +332,14 @@ fn a_new_pair_is_used_and_a_bad_one_is_not() {
     assert!(broker.stop());
 }
 
-/// A file whose disk does not answer holds nobody up: neither connections nor the signal that ends the broker.
+/// A file whose disk does not answer holds nobody up: neither connections nor alarms nor the signal that ends the
+/// broker.
 #[test]
 fn a_certificate_that_is_not_read_to_its_end_holds_nobody_up() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new("ca");
-    let files = files(dir.path(), &authority, "");
+    let memory = "[memory]\nhigh_watermark_bytes = \"96MiB\"\nbody_budget_bytes = \"1GiB\"\n";
+    let files = files(dir.path(), &authority, memory);
     let broker = start(&dir.path().join("data"), &files);
     let address = broker.listens("amqps");
     // Opening this waits for somebody who writes to it.
@@ -344,7 +350,18 @@ fn a_certificate_that_is_not_read_to_its_end_holds_nobody_up() {
     broker.signal(rustix::process::Signal::HUP);
     let version = &rustls::version::TLS13;
     assert!(connect(address, &authority, version, None).is_ok());
+    let mut c = support::Client::connect(broker.address).unwrap();
+    c.declare("full", false, &FieldTable::new()).unwrap();
+    for _ in 0..96 {
+        c.stage_publish("full", &[1; 1 << 20], &Properties::default());
+    }
+    // A broker that blocks reads no further: what it does not take ends with it.
+    let (mut socket, octets) = (c.socket.try_clone().unwrap(), c.out.split());
+    let writer = std::thread::spawn(move || drop(socket.write_all(&octets)));
+    c.expect(connection::Blocked::ID).unwrap();
     assert!(broker.stop());
+    drop(c);
+    writer.join().unwrap();
 }
 
 #[test]

@@ -357,12 +357,11 @@ impl Server {
         });
     }
 
-    /// What looks at memory, disk and certificates.
+    /// What looks at memory and disk.
     fn watch(&self) -> Watch {
         Watch {
             shared: self.shared.clone(),
             log: self.log.clone(),
-            tls: self.tls.clone(),
         }
     }
 
@@ -373,6 +372,9 @@ impl Server {
     pub async fn run(self, signals: &mut Signals) -> io::Result<bool> {
         // Not here: a disk that does not answer must not keep signals from being heard.
         tokio::spawn(self.watch().for_ever(self.stop.clone()));
+        if let Some(tls) = self.tls.clone() {
+            tokio::spawn(certificates(tls, self.stop.clone()));
+        }
         let mut tick = tokio::time::interval(WATCH_INTERVAL);
         loop {
             tokio::select! {
@@ -442,12 +444,11 @@ impl Server {
     }
 }
 
-/// Looks at memory, disk and certificates.
+/// Looks at memory and disk.
 #[derive(Clone)]
 struct Watch {
     shared: Arc<Shared>,
     log: Arc<SegmentedLog>,
-    tls: Option<Arc<TlsReloader>>,
 }
 
 impl Watch {
@@ -468,14 +469,6 @@ impl Watch {
         }
     }
 
-    fn certificates(&self) {
-        if let Some(tls) = &self.tls
-            && tls.changed()
-        {
-            tls.reload();
-        }
-    }
-
     async fn for_ever(self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(WATCH_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -485,15 +478,32 @@ impl Watch {
                 _ = tick.tick() => {}
             }
             let watch = self.clone();
-            let look = move || {
-                watch.once(n == 0);
-                if n == 0 {
-                    watch.certificates();
-                }
-            };
+            let look = move || watch.once(n == 0);
             if tokio::task::spawn_blocking(look).await.is_err() {
                 return;
             }
+        }
+    }
+}
+
+/// Reads certificate files that have changed. By itself: a disk of theirs that does not answer must not keep
+/// the alarms from being raised.
+async fn certificates(tls: Arc<TlsReloader>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(WATCH_INTERVAL * SLOW_ONE_IN);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let tls = tls.clone();
+        let look = move || {
+            if tls.changed() {
+                tls.reload();
+            }
+        };
+        if tokio::task::spawn_blocking(look).await.is_err() {
+            return;
         }
     }
 }
