@@ -473,12 +473,17 @@ fn stage(records: &mut Records, m: Message, queues: &[u64]) {
     });
 }
 
+/// Until what is before this is durable, or the log has failed. What it settles and defines is applied then: bells
+/// ring before that.
 fn wait(log: &SegmentedLog, at: Lsn) {
     let (tell, told) = channel();
     let bell: Arc<dyn Bell> = Arc::new(Told(tell));
     log.ring_at(at, &bell);
     told.recv_timeout(Duration::from_secs(20))
         .expect("the log rings");
+    while !log.failed() && log.inner.lock().applied < at {
+        std::thread::yield_now();
+    }
 }
 
 /// Copies by queue, in order, with the numbers of their messages.

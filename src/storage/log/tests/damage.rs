@@ -416,6 +416,64 @@ fn any_files_are_started_with() {
     }
 }
 
+/// What a checksum fits is looked at all the same: wherever a number that cannot be stands, frames beside it
+/// say what they said.
+#[test]
+fn a_number_that_cannot_be_changes_nothing_beside_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::default();
+    let (log, _) = open_with(&idle(dir.path()), &disk);
+    let mut records = Records::default();
+    for n in 0..4 {
+        // One frame has a message more than the next one that gets its queue.
+        stage(&mut records, message(n, 3), &[1]);
+        if n == 1 {
+            stage(&mut records, message(9, 3), &[2]);
+        }
+        if n == 3 {
+            for id in [1, 3] {
+                let range = (QueueId(1), MessageId(id), MessageId(id));
+                records.settled_ranges.push(range);
+            }
+        }
+        log.append(&mut records).expect("accepted");
+        wait(&log, log.staged());
+    }
+    drop(log);
+    let said = said(&disk);
+    let mut n_kept = 0;
+    for frame in &said {
+        let beside = said.iter().filter(|f| f.start != frame.start);
+        let published: Copies = beside.flat_map(|f| f.published.clone()).collect();
+        // But for the ids: those of a frame are what it says.
+        let fields = [
+            frame.start + 16..frame.start + 24,
+            frame.start + 32..frame.end,
+        ];
+        let places = fields.iter().flat_map(|f| f.clone().map(|at| (at, f.end)));
+        for (at, end) in places {
+            for (number, width) in [(0, 4), (1, 4), (u64::MAX, 4), (u64::MAX, 8)] {
+                let disk = disk.with_those(|_| true);
+                let image = image(&disk, &frame.path);
+                let mut image = image.lock().expect("a lock");
+                let end = (at + width).min(end);
+                let octets = &u64::to_be_bytes(number)[8 - (end - at)..];
+                image.live[at..end].copy_from_slice(octets);
+                fit(&frame.path, &mut image.live);
+                drop(image);
+                let (live, _) = found(dir.path(), &disk);
+                let own: BTreeSet<u64> = frame.published.iter().map(|p| p.1).collect();
+                let others = live.iter().filter(|(_, id)| !own.contains(id));
+                for copy in others {
+                    assert!(published.contains(copy), "{copy:?}, byte {at}, {number:x}");
+                    n_kept += 1;
+                }
+            }
+        }
+    }
+    assert!(n_kept > 0);
+}
+
 /// Where no room can be reserved, a full disk is met by a write.
 #[test]
 fn a_write_that_finds_no_room_waits_for_it() {

@@ -37,16 +37,8 @@ fn mostly_settled(log: &SegmentedLog, n: u64) -> Vec<u64> {
         let range = (QueueId(2), MessageId(first), last);
         records.settled_ranges.push(range);
     }
-    wait_applied(log, log.append(&mut records).expect("accepted").lsn);
+    wait(log, log.append(&mut records).expect("accepted").lsn);
     (0..n).filter(|n| stays(*n)).collect()
-}
-
-/// Until what is durable is applied, too.
-fn wait_applied(log: &SegmentedLog, at: Lsn) {
-    wait(log, at);
-    while log.inner.lock().applied < at {
-        std::thread::yield_now();
-    }
 }
 
 /// Everything there is to do for the reclaiming thread, `passes` times.
@@ -97,7 +89,7 @@ fn a_call_that_fails_once_is_made_good() {
         records
             .settles
             .extend(gone.iter().map(|n| (QueueId(1), MessageId(n + 1))));
-        wait_applied(&log, log.append(&mut records).expect("accepted").lsn);
+        wait(&log, log.append(&mut records).expect("accepted").lsn);
         let bytes = log.stats().bytes;
         let calls = Arc::new(AtomicU64::new(0));
         let counted = calls.clone();
@@ -183,7 +175,7 @@ fn after_a_power_cut_there_are_no_holes_although_nothing_was_synced() {
                     value: Some(Vec::new()),
                 });
             }
-            wait_applied(&log, log.append(&mut records).expect("accepted").lsn);
+            wait(&log, log.append(&mut records).expect("accepted").lsn);
             if n == 51 {
                 reclaim(&log, 3);
             }
