@@ -298,7 +298,8 @@ impl Queue {
 
     /// Takes back a promise of [`Self::reserve`].
     pub fn unreserve(&self, body_len: u32) {
-        self.state.lock().unreserve(body_len);
+        let mut state = self.state.lock();
+        state.unreserve(body_len, &self.info.settings);
     }
 
     /// Hands in copies found by recovery.

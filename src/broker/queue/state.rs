@@ -3,6 +3,7 @@
 //! No clock, no disk, no task. [`super::Queue`] holds it behind a mutex.
 
 mod attending;
+mod limits;
 pub(super) mod residency;
 mod returned;
 mod settling;
@@ -177,6 +178,8 @@ pub(super) struct QueueState {
     /// Promised to publishes that are on their way (reject-publish).
     reserved: u64,
     reserved_bytes: u64,
+    /// It was over its limits, and is not far below them yet (reject-publish of quorum queues).
+    refuses: bool,
     /// A read from the log is on its way.
     paging: bool,
     /// The one before did not give everything: this one may take long.
@@ -314,66 +317,6 @@ impl QueueState {
             }
         }
         self.levels[usize::from(priority)].push_cold(cold);
-    }
-
-    /// Promises room for a message, or refuses it (reject-publish): see `Overflow`.
-    pub(super) fn reserve(&mut self, body_len: u32, settings: &super::QueueSettings) -> bool {
-        let ready = self.n_ready + self.reserved + self.away.n_dead();
-        let bytes = self.ready_bytes + self.reserved_bytes + u64::from(body_len);
-        let over_length = settings.max_length.is_some_and(|max| {
-            ready + 1 > max && (max == 0 || ready + 1 > max + self.consumers.credit(ready + 1))
-        });
-        let over_bytes = settings.max_length_bytes.is_some_and(|max| bytes > max);
-        if over_length || over_bytes {
-            return false;
-        }
-        self.reserved += 1;
-        self.reserved_bytes += u64::from(body_len);
-        true
-    }
-
-    /// Takes back a promise that was not used.
-    pub(super) fn unreserve(&mut self, body_len: u32) {
-        self.reserved -= 1;
-        self.reserved_bytes -= u64::from(body_len);
-    }
-
-    pub(super) fn enforce_limits(&mut self, cx: &mut Cx<'_>) {
-        let queue = cx.queue.clone();
-        let settings = &queue.info.settings;
-        if settings.max_length.is_none() && settings.max_length_bytes.is_none() {
-            return;
-        }
-        if settings.overflow != Overflow::DropHead {
-            return;
-        }
-        if self.paging && !self.stuck && self.consumers.any_ready() {
-            // The head is on its way to a consumer; `arrived` comes back to this.
-            return;
-        }
-        let max = settings.max_length.unwrap_or(u64::MAX);
-        let max_bytes = settings.max_length_bytes.unwrap_or(u64::MAX);
-        while self.n_ready > max || self.ready_bytes > max_bytes {
-            // The lowest priority goes first.
-            let Some(level) = self.levels.iter().position(|l| l.len() > 0) else {
-                break;
-            };
-            let Some(entry) = self.pop(level) else { break };
-            self.die(entry, DeathReason::Maxlen, cx);
-        }
-    }
-
-    /// Whether a message would not stay here for a moment, and why: the queue holds none, and nobody waits for
-    /// one. It need not enter, then.
-    pub(super) fn passes(&mut self, settings: &super::QueueSettings) -> Option<DeathReason> {
-        let is_empty = self.n_ready + self.reserved + self.away.n_dead() == 0;
-        if self.deleted || !is_empty || self.paging || self.consumers.any_ready() {
-            return None;
-        }
-        if settings.overflow == Overflow::DropHead && settings.max_length == Some(0) {
-            return Some(DeathReason::Maxlen);
-        }
-        (settings.message_ttl == Some(0)).then_some(DeathReason::Expired)
     }
 
     // ----- out --------------------------------------------------------------------------------
