@@ -199,6 +199,21 @@ fn empty_frames_are_no_part_of_a_body_and_take_nothing() {
     assert!(held.bytes_max < 2 * sent, "{} for {sent}", held.bytes_max);
 }
 
+/// Whether a publish is going on or not, as from RabbitMQ.
+#[test]
+fn a_header_that_is_too_short_is_no_frame() {
+    for publishes in [false, true] {
+        let broker = session::broker();
+        let mut peer = Peer::new(&broker);
+        if publishes {
+            peer.method(1, &basic::Publish::default());
+        }
+        peer.frame(FrameKind::Header, 1, &[0, 60, 0, 0]).turn();
+        let said = peer.said().pop().unwrap();
+        assert!(said.starts_with("close 501") && said.ends_with("unknown_frame"));
+    }
+}
+
 /// Who has not heard that its channel is closed goes on to publish there: that goes by.
 #[test]
 fn what_comes_on_a_closed_channel_takes_nothing() {

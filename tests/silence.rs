@@ -46,6 +46,7 @@ fn peers_of_a_broker_that_was_stopped_for_a_while_are_heard_before_they_are_judg
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(&dir.path().join("data"), &[]);
     let mut clients: Vec<Client> = (0..30).map(|_| beating(&broker, 1)).collect();
+    let mut gone = beating(&broker, 1);
     broker.signal(Signal::STOP);
     // Nothing comes for longer than two heartbeats, while theirs wait in the sockets.
     let began = Instant::now();
@@ -66,6 +67,12 @@ fn peers_of_a_broker_that_was_stopped_for_a_while_are_heard_before_they_are_judg
         c.expect(basic::QosOk::ID)
             .unwrap_or_else(|e| panic!("{n}: {e}"));
     }
+    // Who has said nothing is judged then.
+    let began = Instant::now();
+    while gone.socket.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {
+        assert!(began.elapsed() < PATIENCE);
+    }
+    assert!(began.elapsed() < PATIENCE);
 }
 
 #[test]

@@ -120,3 +120,31 @@ impl Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::memory::Memory;
+    use crate::broker::message::{Message, Parts};
+
+    #[test]
+    fn a_line_that_becomes_short_gives_its_places_back() {
+        let parts = Parts {
+            exchange: "".into(),
+            routing_key: "q".into(),
+            properties: &[0, 0],
+            flags: 0,
+        };
+        let entry = Entry::outside(&Message::new(&Memory::new(), &parts, b"m"), 0);
+        let mut line = Line::default();
+        for seq in 0..100_000 {
+            let entry = entry.clone();
+            line.push_back(Entry { seq, ..entry });
+        }
+        let most = 4 * KEEP_PLACES;
+        while line.len() > 10 {
+            line.pop_front();
+        }
+        assert!(line.places.capacity() <= most, "{}", line.places.capacity());
+    }
+}
