@@ -111,6 +111,7 @@ impl Waiting {
             Flow::default()
         });
         self.n += 1;
+        dead.queue.dead_letter_waits();
         self.message_bytes += message_bytes(&dead, flow.dead.back());
         flow.dead.push_back(dead);
     }
@@ -123,6 +124,7 @@ impl Waiting {
         });
         for dead in dead.rev() {
             self.n += 1;
+            dead.queue.dead_letter_waits();
             flow.came += 1;
             self.message_bytes += message_bytes(&dead, flow.dead.front());
             flow.dead.push_front(dead);
@@ -167,6 +169,7 @@ impl Waiting {
         {
             left = left.saturating_sub(octets(&dead));
             self.n -= 1;
+            dead.queue.dead_letter_goes();
             self.message_bytes -= message_bytes(&dead, flow.dead.front());
             turn.dead.push(dead);
         }

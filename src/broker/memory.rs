@@ -22,7 +22,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, RwLock, Weak};
 
 /// How much a thread counts by itself, of each use, before it reports, bytes.
@@ -130,6 +130,7 @@ struct Gauge {
     max: AtomicI64,
     short_above: AtomicI64,
     history_max: AtomicI64,
+    alarm: AtomicBool,
 }
 
 /// Finds the gauge of an id, for a thread that counted for another broker before. The counters
@@ -279,6 +280,7 @@ impl Memory {
             max: AtomicI64::new(BUDGET_BYTES as i64),
             short_above: AtomicI64::new(BUDGET_BYTES as i64 / 2),
             history_max: AtomicI64::new(HISTORY_BYTES as i64),
+            alarm: AtomicBool::new(false),
         });
         let mut all = GAUGES.write().expect(UNPOISONED);
         let all = all.get_or_insert_default();
@@ -298,6 +300,17 @@ impl Memory {
     pub fn set_history_max(&self, bytes: u64) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.0.history_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether an alarm is on, of memory or disk: publishers are held back, and what expires is not
+    /// dead-lettered.
+    pub fn set_alarm(&self, on: bool) {
+        self.0.alarm.store(on, Ordering::Relaxed);
+    }
+
+    /// See [`Self::set_alarm`].
+    pub fn is_alarming(&self) -> bool {
+        self.0.alarm.load(Ordering::Relaxed)
     }
 
     /// Something to count `what` with.

@@ -132,6 +132,7 @@ impl Shared {
             ),
             None => tracing::info!("resource alarm is over"),
         }
+        self.broker.memory().set_alarm(reason.is_some());
         *alarm = reason;
         self.alarm_version.fetch_add(1, Ordering::AcqRel);
         drop(alarm);

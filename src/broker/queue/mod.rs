@@ -17,7 +17,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 pub use consumers::{ConsumerIndex, ConsumerInfo};
 pub use entry::{Entry, Incoming};
@@ -116,6 +116,9 @@ struct Gauges {
     consumers: AtomicU64,
 }
 
+/// Dead letters of a queue that may wait while all of them take their part of the memory.
+const FEW_DEAD: usize = 64;
+
 /// A queue. See the module.
 pub struct Queue {
     info: QueueInfo,
@@ -125,6 +128,8 @@ pub struct Queue {
     spilling: AtomicBool,
     /// Until when publishers wait for the consumers, unix milliseconds.
     behind_until: AtomicU64,
+    /// Its dead letters that wait.
+    dead: AtomicUsize,
     window: Option<Arc<Window>>,
     memory: Memory,
 }
@@ -151,6 +156,7 @@ impl Queue {
             deleted: AtomicBool::new(false),
             spilling: AtomicBool::new(false),
             behind_until: AtomicU64::new(0),
+            dead: AtomicUsize::new(0),
             window,
             memory: memory.clone(),
         })
@@ -503,12 +509,39 @@ impl Queue {
     /// What to read from the log next: at most `count` messages of about `bytes` in all, each with
     /// its sequence number. Hand the result to [`Self::arrived`], even if it is empty.
     pub fn wanted(&self, count: usize, bytes: u64) -> Vec<(u64, MessageId)> {
-        self.state.lock().wanted(count, bytes, true)
+        self.state.lock().wanted(count, bytes, count)
     }
 
-    /// The same without what is read to be dead-lettered: it is left for a later call.
-    pub fn wanted_alive(&self, count: usize, bytes: u64) -> Vec<(u64, MessageId)> {
-        self.state.lock().wanted(count, bytes, false)
+    /// The same with no more that is read to be dead-lettered than may die now: the rest is left for a later call.
+    pub fn wanted_now(&self, count: usize, bytes: u64) -> Vec<(u64, MessageId)> {
+        let dying = self.may_die();
+        self.state.lock().wanted(count, bytes, dying)
+    }
+
+    /// How many of its messages may become dead letters that wait: all, but while those of the broker take their
+    /// part of the memory few, so that each queue's go on, and none while an alarm is on. They are
+    /// better off in the queue, from where they can leave for the log.
+    pub(in crate::broker) fn may_die(&self) -> usize {
+        if self.info.settings.dead_letter.is_none() || self.info.delays.is_some() {
+            return usize::MAX;
+        }
+        if self.memory.is_alarming() {
+            return 0;
+        }
+        match self.memory.dead_letters_are_many() {
+            true => FEW_DEAD.saturating_sub(self.dead.load(Ordering::Relaxed)),
+            false => usize::MAX,
+        }
+    }
+
+    /// One more of its dead letters waits.
+    pub(in crate::broker) fn dead_letter_waits(&self) {
+        self.dead.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One that waited does so no more.
+    pub(in crate::broker) fn dead_letter_goes(&self) {
+        self.dead.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Hands in what was read. After [`Arrived::again`] the queue waits for it to be called again.

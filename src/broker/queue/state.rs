@@ -38,9 +38,8 @@ const EXPIRE_PER_TICK: usize = 1024;
 /// Messages that wait to be dead-lettered until they are read, at most, before more expire.
 const DYING_MAX: usize = 4096;
 
-/// What has expired and has to wait, because so many dead letters do, is looked at again after this,
-/// milliseconds.
-const HELD_MS: u64 = 20;
+/// What has expired and may not die now is looked at again after this, milliseconds.
+const HELD_MS: u64 = 250;
 
 /// Slots of unacknowledged messages that a queue keeps when there are fewer.
 const KEEP_SLOTS: usize = 1024;
@@ -591,20 +590,12 @@ impl QueueState {
         }
     }
 
-    /// Whether what expires stays here, because too much that died waits already.
-    fn dead_letters_wait(&self, cx: &Cx<'_>) -> bool {
-        cx.queue.info.settings.dead_letter.is_some() && cx.queue.memory.dead_letters_are_many()
-    }
-
-    /// Removes the messages whose time has come, wherever they stand.
+    /// Removes the messages whose time has come, wherever they stand. The timer goes on with those that are left.
     fn expire(&mut self, cx: &mut Cx<'_>) {
-        for _ in 0..EXPIRE_PER_TICK {
+        let may_die = self.expiry.next().map_or(0, |_| cx.queue.may_die());
+        for _ in 0..EXPIRE_PER_TICK.min(may_die) {
             if self.dying.len() >= DYING_MAX {
                 // `arrived` goes on.
-                return;
-            }
-            if self.dead_letters_wait(cx) {
-                // The timer goes on.
                 return;
             }
             let Some(seq) = self.expiry.pop(cx.now) else {
@@ -727,7 +718,7 @@ impl QueueState {
     fn arm(&mut self, cx: &mut Cx<'_>) {
         let is_full = self.dying.len() >= DYING_MAX;
         let mut expiry = self.expiry.next().filter(|_| !is_full);
-        if expiry.is_some_and(|at| at <= cx.now) && self.dead_letters_wait(cx) {
+        if expiry.is_some_and(|at| at <= cx.now) && cx.queue.may_die() == 0 {
             expiry = Some(cx.now + HELD_MS);
         }
         let all = [expiry, self.lease, self.next_timeout, self.away.next()];

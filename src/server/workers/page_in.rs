@@ -105,11 +105,8 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Reads what a queue wants next, and hands it over. `None` once the log has failed.
     fn read(&mut self, queue: &Arc<Queue>) -> Option<Arrived> {
-        // What dies would only wait in memory.
-        let wanted = match self.broker.dead_letters_are_many() {
-            true => queue.wanted_alive(MESSAGES, BYTES),
-            false => queue.wanted(MESSAGES, BYTES),
-        };
+        // What may not die now would only wait in memory.
+        let wanted = queue.wanted_now(MESSAGES, BYTES);
         let ids: Vec<_> = wanted.iter().map(|(_, id)| *id).collect();
         self.found.clear();
         if let Err(e) = self.broker.log().read(&ids, &mut self.found) {

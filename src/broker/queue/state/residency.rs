@@ -71,11 +71,11 @@ impl QueueState {
         &mut self,
         count: usize,
         bytes: u64,
-        dying: bool,
+        dying: usize,
     ) -> Vec<(u64, MessageId)> {
         let (mut wanted, mut left) = (Vec::new(), bytes);
-        self.dying_later = !dying;
-        let dies = if dying { count } else { 0 };
+        self.dying_later = dying == 0;
+        let dies = count.min(dying);
         for (entry, _) in self.dying.iter().take(dies) {
             if left == 0 {
                 break;

@@ -153,13 +153,15 @@ fn what_dies_can_wait_while_consumers_read_on() {
     let sink = Sink::new(1000);
     q.consume(consumer(&sink, 0, 0, 0), 10, &mut fx)
         .expect("free");
-    let wanted = q.wanted_alive(64, u64::MAX).into_iter();
+    q.memory().set_alarm(true);
+    let wanted = q.wanted_now(64, u64::MAX).into_iter();
     let read = wanted.map(|(seq, id)| (seq, id, here(id.0)));
     let arrived = q.arrived(read.collect(), 10, &mut fx);
     assert!(arrived.again, "for what is dying");
     let got: Vec<u64> = sink.take().iter().map(|d| number(&d.entry)).collect();
     assert_eq!(got, (101..=110).collect::<Vec<_>>());
     assert!(fx.dead.is_empty());
+    q.memory().set_alarm(false);
     while hand_in(&q, 10, &mut fx, here) == Arrived::default() && fx.dead.len() < 100 {}
     assert_eq!(fx.dead.len(), 100);
 }

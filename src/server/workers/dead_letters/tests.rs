@@ -337,16 +337,36 @@ fn what_expires_waits_for_dead_letters() {
     }
     assert!((10_000..30_000).contains(&died()), "{}", died());
     assert!(broker.memory().dead_letters_are_many());
+    // Of each queue some die all the same, but for an alarm.
+    let some = declare(&broker, "some", Some(("", "to")), &[("x-message-ttl", 10)]);
+    for number in 0..100 {
+        publish(&broker, &mut batch, &some, number);
+    }
+    batch.flush(&broker, 1).expect("the log works");
+    for (alarm, left) in [(true, 100), (false, 36), (false, 36)] {
+        broker.memory().set_alarm(alarm);
+        some.tick(120, &mut batch.fx);
+        assert!(
+            batch
+                .fx
+                .deadlines
+                .iter()
+                .any(|(q, at)| Arc::ptr_eq(q, &some) && *at <= 370)
+        );
+        batch.flush(&broker, 120).expect("the log works");
+        assert_eq!(some.counts().ready, left, "{alarm}");
+    }
     // Asked again and again.
-    let mut now = 100;
-    while to.counts().ready < MESSAGES {
+    let mut now = 200;
+    while to.counts().ready < MESSAGES + 100 {
         while broker.work_off(&mut batch, now).expect("the log works") {}
-        now += 20;
+        now += 250;
+        some.tick(now, &mut batch.fx);
         from.tick(now, &mut batch.fx);
-        let next = batch.fx.deadlines.iter().any(|(_, at)| *at <= now + 20);
+        let next = batch.fx.deadlines.iter().any(|(_, at)| *at <= now + 250);
         assert!(next || from.counts().ready == 0, "nobody asks again");
         batch.flush(&broker, now).expect("the log works");
-        assert!(now < 10_000, "{} wait", from.counts().ready);
+        assert!(now < 100_000, "{} wait", from.counts().ready);
     }
 }
 
