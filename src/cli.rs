@@ -67,6 +67,20 @@ pub enum Command {
     Perf(Perf),
     /// Print the hash of a password (read from standard input), as RabbitMQ's definitions files have it
     HashPassword,
+    /// Examine a data folder that no broker uses. Exit code 0: it is clean; 1: something is damaged; 2: that
+    /// cannot be told
+    Check {
+        /// The data folder
+        dir: PathBuf,
+        /// The folder is a copy of the definitions in sled: try to open that
+        #[arg(long, hide = true)]
+        definitions_only: bool,
+    },
+    /// Set aside what is damaged in a data folder that no broker uses; nothing is deleted. Exit codes as of check
+    Repair {
+        /// The data folder
+        dir: PathBuf,
+    },
     /// Check a configuration file and the environment
     CheckConfig {
         /// Configuration file (TOML)

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod config;
 pub mod definitions_file;
 pub mod logging;
+pub mod offline;
 pub mod password;
 pub mod perf;
 pub mod ping;

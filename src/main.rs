@@ -19,6 +19,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let unable = match &cli.command {
+        Some(Command::Check { .. } | Command::Repair { .. }) => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    };
     let done = match cli.command {
         None => configure(&cli.serve)
             .map_err(|e| e.to_string())
@@ -32,6 +36,11 @@ fn main() -> ExitCode {
             .map(|()| true)
             .map_err(|e| e.to_string()),
         Some(Command::HashPassword) => hash_password().map_err(|e| e.to_string()),
+        Some(Command::Check {
+            dir,
+            definitions_only,
+        }) => leveret::offline::check(&dir, definitions_only).map_err(|e| e.to_string()),
+        Some(Command::Repair { dir }) => leveret::offline::repair(&dir).map_err(|e| e.to_string()),
         Some(Command::CheckConfig { config }) => configure(&Serve {
             config,
             ..Serve::default()
@@ -43,7 +52,8 @@ fn main() -> ExitCode {
     logging::finish(error.as_deref());
     match done {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) | Err(_) => ExitCode::FAILURE,
+        Ok(false) => ExitCode::FAILURE,
+        Err(_) => unable,
     }
 }
 

@@ -54,6 +54,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("trust", &[]),
     ("perf", &["cli", "protocol", "trust"]),
     ("ping", &["config", "protocol", "trust"]),
+    ("offline", &["storage"]),
     ("protocol", &[]),
     ("broker", &["protocol", "sync"]),
     ("amqp", &["protocol", "broker", "sync"]),

@@ -6,6 +6,7 @@
 //! changes: replay, which puts and removes, is exact. Either is made anew of the other: sled after any error,
 //! as it keeps its first one for ever, without a restart.
 
+mod examine;
 mod journal;
 mod tree;
 
@@ -14,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+pub(super) use self::examine::{Copy, examine, probe};
 pub(super) use self::journal::Sizes;
 use self::journal::{Found, Journal};
 use self::tree::Trees;

@@ -39,27 +39,39 @@ fn not_locked(path: &Path, why: Errno) -> io::Error {
     })
 }
 
+/// The version that a folder says it has; empty: none.
+fn version(path: &Path) -> io::Result<String> {
+    let file = path.join("version");
+    match fs::read(&file) {
+        Ok(text) => Ok(String::from_utf8_lossy(&text).trim().to_string()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(e) => Err(told(format!("cannot read {}", file.display()))(e)),
+    }
+}
+
+/// Refuses a folder of a version that this program does not read.
+fn refuse_other(path: &Path, text: &str) -> io::Result<()> {
+    let mut ours = READ_FROM_VERSION..=FORMAT_VERSION;
+    if text.is_empty() || ours.any(|v| v.to_string() == text) {
+        return Ok(());
+    }
+    let start: String = text.chars().take(32).collect();
+    Err(io::Error::other(format!(
+        "{} says that the data folder has format version {start:?}; this Leveret reads versions \
+         {READ_FROM_VERSION} to {FORMAT_VERSION}, and writes {FORMAT_VERSION}",
+        path.join("version").display()
+    )))
+}
+
 /// Checks the version of the folder's format, and notes it in a new folder.
 fn check_version(path: &Path) -> io::Result<()> {
-    let file = path.join("version");
-    let text = match fs::read(&file) {
-        Ok(text) => String::from_utf8_lossy(&text).trim().to_string(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(told(format!("cannot read {}", file.display()))(e)),
-    };
+    let text = version(path)?;
+    refuse_other(path, &text)?;
     if text == FORMAT_VERSION.to_string() {
         return Ok(());
     }
-    let earlier = READ_FROM_VERSION..FORMAT_VERSION;
-    if !text.is_empty() && earlier.map(|v| v.to_string()).all(|v| v != text) {
-        let start: String = text.chars().take(32).collect();
-        return Err(io::Error::other(format!(
-            "{} says that the data folder has format version {start:?}; this Leveret reads versions \
-             {READ_FROM_VERSION} to {FORMAT_VERSION}, and writes {FORMAT_VERSION}",
-            file.display()
-        )));
-    }
     // A new one, or an earlier one, whose Leveret must not read it any more; or one that lost power while its first version, which did so in place, was noted.
+    let file = path.join("version");
     write_version(path).map_err(told(format!("cannot write {}", file.display())))
 }
 
@@ -103,13 +115,40 @@ impl Folder {
         let lock = options
             .open(path.join("lock"))
             .map_err(told(format!("cannot open {shown}/lock")))?;
+        let folder = Folder::locked(path, lock)?;
+        check_version(path)?;
+        Ok(folder)
+    }
+
+    fn locked(path: &Path, lock: File) -> io::Result<Folder> {
         let flock = || rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
         retry_on_intr(flock).map_err(|e| not_locked(path, e))?;
-        check_version(path)?;
         Ok(Folder {
             path: path.to_path_buf(),
             _lock: lock,
         })
+    }
+
+    /// Locks a folder that is there, and changes nothing in it.
+    ///
+    /// # Errors
+    /// It is none, a broker uses it, its format is of another version, or the disk says no.
+    pub fn lock(path: &Path) -> io::Result<Folder> {
+        let lock = path.join("lock");
+        let none = |e: io::Error| {
+            let (shown, lock) = (path.display(), lock.display());
+            told(format!("{shown} is no data folder: cannot open {lock}"))(e)
+        };
+        let folder = Folder::locked(path, File::open(&lock).map_err(none)?)?;
+        let text = version(path)?;
+        refuse_other(path, &text)?;
+        match text.is_empty() {
+            true => Err(io::Error::other(format!(
+                "{} says no format version: the first start did not end",
+                path.join("version").display()
+            ))),
+            false => Ok(folder),
+        }
     }
 
     /// Where it is.

@@ -11,10 +11,12 @@
 //! ```
 
 mod definitions;
+mod examine;
 pub mod files;
 mod folder;
 pub mod log;
 pub mod memory;
 
+pub use examine::{Examined, Fault, Progress, examine, probe};
 pub use folder::{FORMAT_VERSION, Folder};
 pub use log::{Durability, Job, LogOptions, SegmentedLog};

@@ -307,6 +307,18 @@ fn end(out: &mut [u8], start: usize, place: &Place) {
     out[start + 4..start + 8].copy_from_slice(&crc.to_be_bytes());
 }
 
+/// Where the records of a frame begin, behind the salt that the first one of a segment says.
+pub(super) fn records_at(frame: &[u8]) -> usize {
+    FRAME_HEADER + salt_in(frame).map_or(0, |_| SALT_LEN)
+}
+
+/// Appends a frame with the records of another one.
+pub(super) fn encode_records(out: &mut Vec<u8>, records: &[u8], n_messages: u32, place: &Place) {
+    let start = begin(out, place, n_messages);
+    out.put_slice(records);
+    end(out, start, place);
+}
+
 fn put_pairs(out: &mut Vec<u8>, kind: u8, pairs: &[(QueueId, MessageId)]) {
     out.put_u8(kind);
     out.put_u32(count(pairs.len()));
@@ -524,8 +536,7 @@ pub(super) fn salt_in(frame: &[u8]) -> Option<Salt> {
 
 /// How many frames of the same append follow a frame.
 pub(super) fn followed_by(frame: &[u8]) -> u32 {
-    let skipped = salt_in(frame).map_or(0, |_| SALT_LEN);
-    let mut r = Bytes(frame.get(FRAME_HEADER + skipped..).unwrap_or_default());
+    let mut r = Bytes(frame.get(records_at(frame)..).unwrap_or_default());
     match r.u8() {
         Some(FOLLOWED) => r.u32().unwrap_or(0),
         _ => 0,

@@ -7,6 +7,7 @@
 
 mod compact;
 mod damage;
+mod examine;
 mod format;
 mod frames;
 mod index;
@@ -38,6 +39,7 @@ use std::time::Duration;
 
 pub(super) use self::damage::is_of_the_process;
 pub use self::damage::{Damage, Hole};
+pub(super) use self::examine::{Examined, examine};
 use self::format::Part;
 use self::open::OpenSegments;
 use self::pending::{Pending, Unstored};

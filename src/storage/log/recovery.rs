@@ -47,6 +47,10 @@ pub(super) struct Recovered {
     /// The log's salt.
     pub(super) salts: Salts,
     pub(super) salt_from: salt::Source,
+    /// The segment in which the log ends, where that was not finished, and how far it goes.
+    pub(super) torn_at: Option<(u32, u64)>,
+    /// Files of segments behind that.
+    pub(super) behind: Vec<PathBuf>,
 }
 
 /// Copies that were published, by run; which of them are live is known once all segments are read.
@@ -63,6 +67,11 @@ impl Copies {
     /// Whether there are any, and the last life ended in order.
     pub(super) fn follow_a_clean_stop(&self) -> bool {
         self.redelivered.is_some() && !self.runs.is_empty()
+    }
+
+    /// As they were published.
+    pub(super) fn runs(&self) -> &[RecoveredRun] {
+        &self.runs
     }
 
     pub(super) fn visit(
@@ -125,8 +134,6 @@ struct Recovery<'a> {
     proved: Lsn,
     /// The log ended in this segment: those behind it go, and then it is sealed.
     torn: Option<Torn>,
-    /// Files of segments behind the end.
-    behind: Vec<PathBuf>,
     /// Indexes, and notes of what is settled.
     hints: BTreeSet<PathBuf>,
     /// Notes that do not check.
@@ -213,6 +220,8 @@ pub(super) fn run(
         damage: Damage::default(),
         salts,
         salt_from,
+        torn_at: None,
+        behind: Vec::new(),
     };
     let mut recovery = Recovery {
         options,
@@ -224,7 +233,6 @@ pub(super) fn run(
         found,
         changes: Vec::new(),
         torn: None,
-        behind: Vec::new(),
         hints,
         damaged_notes: Vec::new(),
         open_end: false,
@@ -289,7 +297,7 @@ impl Recovery<'_> {
                 "{}: dropped: the last writes before it were not finished",
                 path.display()
             );
-            self.behind.push(path.to_path_buf());
+            self.found.behind.push(path.to_path_buf());
             return Ok(());
         }
         let mut tries = 1;
@@ -474,6 +482,7 @@ impl Recovery<'_> {
         } = scanned;
         let position = lsn(number, at as u32);
         if torn {
+            self.found.torn_at = Some((number, at));
             self.torn = Some(Torn {
                 number,
                 path: path.to_path_buf(),
@@ -581,8 +590,8 @@ impl Recovery<'_> {
             return Ok(());
         };
         let dir = self.options.dir.join("log");
-        for path in std::mem::take(&mut self.behind) {
-            self.files.remove(&path)?;
+        for path in &self.found.behind {
+            self.files.remove(path)?;
         }
         self.files.sync_dir(&dir)?;
         let salt = self.salt(torn.number);

@@ -17,7 +17,7 @@ use crate::broker::ports::QueueId;
 use crate::storage::files::FileLayer;
 
 /// No notes are longer.
-const BYTES_MAX: u64 = 1 << 30;
+pub(super) const BYTES_MAX: u64 = 1 << 30;
 
 /// What the notes are called of what is settled in this segment.
 pub(super) fn path(dir: &Path, number: u32) -> PathBuf {

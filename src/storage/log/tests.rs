@@ -8,6 +8,7 @@ mod full;
 mod images;
 mod index;
 mod large;
+mod offline;
 mod power;
 mod reading;
 mod sim;

@@ -17,7 +17,7 @@ pub(super) struct Said {
 
 /// A log of several segments. Frames that were synced together say the same of what was durable; the
 /// last one of all was staged when everything before it was.
-fn grouped(dir: &Path, disk: &FaultyDisk, len: usize) -> SegmentedLog {
+pub(super) fn grouped(dir: &Path, disk: &FaultyDisk, len: usize) -> SegmentedLog {
     let small = LogOptions {
         segment_bytes: 1000 + len as u32 * 10,
         ..idle(dir)
