@@ -168,14 +168,14 @@ fn differ(back: &Truth, was: &Truth, new: &Cost, old: &Cost, model: &Model) -> D
     found
 }
 
-/// The state that is there, and up to which append that is; or what is wrong.
+/// The state that is there, and up to which append that is, if a start can know; or what is wrong.
 pub(super) fn check(
     model: &mut Model,
     back: &Back,
     log: &SegmentedLog,
     told: Told,
     cost: &mut Cost,
-) -> Result<(Truth, Lsn), String> {
+) -> Result<(Truth, Option<Lsn>), String> {
     let mut new = told.cost;
     if let Some(hit) = &told.hit {
         new.add(&hit.cost);
@@ -207,7 +207,7 @@ pub(super) fn check(
         state.apply(act);
         at = act.at;
     }
-    let Some((found, mut at)) = fits else {
+    let Some((found, at)) = fits else {
         let all = differences.join("\n");
         return Err(format!(
             "what is there is nothing that was: {all}\n{:?}",
@@ -262,10 +262,9 @@ pub(super) fn check(
             back.redelivered
         ));
     }
-    if told.hit.is_some_and(|hit| !hit.proven) {
-        // Whether there was more nobody knows: ids of that may be given out again.
-        at = Lsn::default();
-    }
+    // Unless it is told from the end of the log, whether there was more nobody knows: ids of that may be given
+    // out again.
+    let known = told.hit.is_none_or(|hit| hit.proven);
     cost.add(&new);
     // What is there and cannot be read is as it was.
     let mut base = back.truth.clone();
@@ -276,5 +275,5 @@ pub(super) fn check(
             *copy = *known;
         }
     }
-    Ok((base, at))
+    Ok((base, known.then_some(at)))
 }

@@ -540,7 +540,7 @@ impl World {
         let base = check::check(&mut life.model, &back, &log, told, &mut life.cost);
         let (base, at) = base?;
         self.trace.say(|| {
-            let (n, at) = (base.copies.len(), shown(at));
+            let (n, at) = (base.copies.len(), shown(at.unwrap_or_default()));
             format!(
                 "    START: {n} copies, as they were at {at}; {:?}",
                 log.damage()

@@ -336,12 +336,13 @@ impl Model {
     }
 
     /// Another life: this is what it starts with. Ids up to there are used for good.
-    pub(super) fn restart(&mut self, base: Truth, durable: Lsn) {
-        let acts = self.acts.iter().filter(|act| act.at <= durable);
+    pub(super) fn restart(&mut self, base: Truth, durable: Option<Lsn>) {
+        let acts = self.acts.iter().filter(|act| Some(act.at) <= durable);
         let published = acts.flat_map(|act| act.published.iter().map(|p| p.1));
         let kept = base.copies.keys().map(|(_, id)| *id);
         let last = published.chain(kept).max().unwrap_or(0);
-        self.used_ids = (last + 1).max(self.used_before());
+        let before = durable.map_or(0, |_| self.used_before());
+        self.used_ids = (last + 1).max(before);
         self.acts.clear();
         self.transient.clear();
         self.now = base.clone();
