@@ -163,8 +163,8 @@ fn dead_letters_that_wait_are_not_lost_by_a_clean_stop() {
 /// A stop does not wait for a long chain of dead letters; what is on its way goes on after the start.
 #[test]
 fn a_chain_of_dead_letters_goes_on_after_a_stop() {
-    const HOPS: usize = 300;
-    const MESSAGES: u64 = 100;
+    const HOPS: usize = 100;
+    const MESSAGES: u64 = 60;
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let broker = Broker::start(&data, &[]);
