@@ -192,3 +192,24 @@ fn without_either_copy_nothing_is_started() {
     fs::remove_file(dir.path().join("definitions.journal")).expect("there");
     open_by(|| SegmentedLog::open(idle(dir.path()), real.clone()));
 }
+
+/// With a damaged journal, sled's folder is tried a few times, and not for ever.
+#[test]
+fn what_never_opens_is_tried_a_few_times() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk: Arc<dyn FileLayer> = Arc::new(crate::storage::files::Disk);
+    let (log, _) = SegmentedLog::open(idle(dir.path()), disk.clone()).expect("opened");
+    define(&log, 1);
+    passes(&log);
+    log.close(&[]).expect("closed");
+    drop(log);
+    fs::write(dir.path().join("definitions.journal"), [7; 100]).expect("written");
+    let marker = dir.path().join("definitions.opening");
+    fs::write(&marker, "3").expect("written");
+    let e = SegmentedLog::open(idle(dir.path()), disk.clone());
+    let e = e.err().expect("not again").to_string();
+    assert!(e.contains("ended while it was opened"), "{e}");
+    fs::write(&marker, "2").expect("written");
+    let (_, found) = open_by(|| SegmentedLog::open(idle(dir.path()), disk.clone()));
+    assert_eq!(values(found), [1; 20]);
+}
