@@ -249,9 +249,12 @@ pub(super) fn check(
         return Err("a loss is not told of any more".into());
     }
     let all: BTreeSet<_> = back.truth.copies.keys().copied().collect();
+    // Unless it is told from the end of the log, whether there was more nobody knows: ids of that may be given
+    // out again.
+    let known = told.hit.is_none_or(|hit| hit.proven);
     let redelivered = match told.redelivered {
-        // Where that is said may have been set aside.
-        _ if !told.aside.is_empty() => back.redelivered.clone(),
+        // Where that is said may have been set aside, or cut off with an end that nobody can tell from a torn one.
+        _ if !known || !told.aside.is_empty() => back.redelivered.clone(),
         Redelivered::Any => back.redelivered.clone(),
         Redelivered::All => all,
         Redelivered::These(these) => all.intersection(&these).copied().collect(),
@@ -262,9 +265,6 @@ pub(super) fn check(
             back.redelivered
         ));
     }
-    // Unless it is told from the end of the log, whether there was more nobody knows: ids of that may be given
-    // out again.
-    let known = told.hit.is_none_or(|hit| hit.proven);
     cost.add(&new);
     // What is there and cannot be read is as it was.
     let mut base = back.truth.clone();
