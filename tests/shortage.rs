@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use leveret::protocol::field_table::FieldTable;
 use leveret::protocol::methods::basic;
 use leveret::protocol::{EncodeMethod, Method};
-use support::{Broker, Client, PATIENCE, metric, scrape};
+use support::{Broker, Client, PATIENCE, launch, metric, scrape, start_command};
 
 const METRICS: (&str, &str) = ("LEVERET_LISTENERS_PROMETHEUS", "127.0.0.1:0");
 
@@ -108,6 +108,45 @@ fn the_soft_limit_is_raised_to_the_hard_one() {
     let page = scrape(broker.listens("prometheus"));
     assert_eq!(metric(&page, "rabbitmq_process_max_fds"), 5000.0);
     assert!(metric(&page, "rabbitmq_process_open_fds") > 5.0);
+}
+
+#[test]
+fn a_limit_of_the_size_of_files_holds_publishers_back_until_it_is_raised() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    // Blocks of 512 octets.
+    let (mut child, said) = launch(start_command("ulimit -f 40000", &data), &[]);
+    said.wait_for("storage.segment_bytes");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+
+    let settings = [METRICS, ("LEVERET_STORAGE_SEGMENT_BYTES", "1MiB")];
+    let broker = Broker::start(&data, &settings);
+    let mut c = Client::connect(broker.address).unwrap();
+    c.declare("q", true, &FieldTable::new()).unwrap();
+    c.confirm_select().unwrap();
+    publish(&mut c, 1..=4);
+    let most = broker.limit_files(Some(500_000));
+    c.publish("q", &[0; 400_000]).unwrap();
+    c.publish("q", &[0; 900_000]).unwrap();
+    broker
+        .said
+        .wait_for("File too large (os error 27): a limit of the process (ulimit -f");
+    broker.said.wait_for("log_out_of_space=true");
+    broker.limit_files(most);
+    // The connection was told of the alarm, and is told of its end.
+    loop {
+        let f = c.next().unwrap();
+        if matches!(f.method(), Method::BasicAck(ack) if ack.delivery_tag == 6) {
+            break;
+        }
+    }
+    broker.kill();
+    let broker = Broker::start(&data, &settings);
+    let mut c = Client::connect(broker.address).unwrap();
+    for len in [400_000; 5].into_iter().chain([900_000]) {
+        assert_eq!(c.get("q", true).unwrap().unwrap().body.len(), len);
+    }
+    assert!(broker.stop());
 }
 
 /// Sends this, then an octet now and then; what was answered, and how long until the end.

@@ -6,6 +6,7 @@ mod certificate;
 mod connection;
 mod descriptors;
 mod failed_logins;
+mod file_size;
 mod gate;
 mod http;
 mod inbox;
@@ -202,6 +203,7 @@ impl Server {
             max_connections = config.protocol.max_connections,
             "starting"
         );
+        file_size::check(&config)?;
         let mut options = LogOptions::new(&config.data_dir());
         options.segment_bytes = u32::try_from(config.storage.segment_bytes.0)
             .ok()

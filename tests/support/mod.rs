@@ -439,12 +439,7 @@ impl Broker {
 
     /// The same after a line of shell, which may set limits of the process.
     pub fn start_after(shell: &str, data: &Path, environment: &[(&str, &str)]) -> Broker {
-        let mut command = Command::new("/bin/sh");
-        command
-            .args(["-c", &format!("{shell}; exec \"$@\""), "sh"])
-            .arg(env!("CARGO_BIN_EXE_leveret"))
-            .args(serving(data));
-        Broker::spawn(command, environment)
+        Broker::spawn(start_command(shell, data), environment)
     }
 
     fn spawn(command: Command, environment: &[(&str, &str)]) -> Broker {
@@ -466,6 +461,20 @@ impl Broker {
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Sets how large its files may be, bytes; returns what that was.
+    pub fn limit_files(&self, most: Option<u64>) -> Option<u64> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let fsize = rustix::process::Resource::Fsize;
+        let maximum = None;
+        let limit = rustix::process::Rlimit {
+            current: most,
+            maximum,
+        };
+        rustix::process::prlimit(Some(pid), fsize, limit)
+            .unwrap()
+            .current
     }
 
     /// kill -9.
@@ -496,6 +505,16 @@ impl Broker {
             .unwrap()
             * 1024
     }
+}
+
+/// What [`Broker::start_after`] runs, for a broker that does not come up.
+pub fn start_command(shell: &str, data: &Path) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", &format!("{shell}; exec \"$@\""), "sh"])
+        .arg(env!("CARGO_BIN_EXE_leveret"))
+        .args(serving(data));
+    command
 }
 
 fn serving(data: &Path) -> [&str; 4] {

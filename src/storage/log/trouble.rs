@@ -60,12 +60,24 @@ pub(super) struct Troubles {
     no_room: AtomicBool,
 }
 
-/// Whether there is no room on the disk, or not for this user.
+/// Whether there is no room on the disk, or not for this user, or not in a file of this process.
 pub(super) fn is_no_room(e: &io::Error) -> bool {
     matches!(
         e.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
+}
+
+/// What is wrong, and what to do where the error itself does not say it.
+pub(super) fn why(e: &io::Error) -> String {
+    match e.kind() {
+        io::ErrorKind::FileTooLarge => {
+            format!(
+                "{e}: a limit of the process (ulimit -f; LimitFSIZE of systemd), or of the file system"
+            )
+        }
+        _ => e.to_string(),
+    }
 }
 
 /// Whether what is short may be there in a while: room on the disk, file descriptors.
@@ -80,7 +92,7 @@ impl Troubles {
     pub(super) fn note(&self, job: Job, failed: Option<&io::Error>) {
         let mut all = self.failed.lock().expect(UNPOISONED);
         let known = &mut all[job as usize];
-        let why = failed.map(io::Error::to_string);
+        let why = failed.map(why);
         if *known == why {
             return;
         }

@@ -233,7 +233,8 @@ fn write_chunk(log: &Inner, file: &dyn LogFile, chunk: &Chunk) -> io::Result<()>
         match written {
             Err(e) if trouble::is_no_room(&e) && !log.lock().stopping => {
                 if !log.out_of_space.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("no room on the disk for what is written: {e}");
+                    let why = trouble::why(&e);
+                    tracing::warn!("no room on the disk for what is written: {why}");
                 }
                 waited = true;
                 if log.reserve.give(log.files.as_ref()) {
