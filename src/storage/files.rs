@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 /// An open file, read and written at positions.
@@ -38,7 +38,7 @@ pub trait FileLayer: Send + Sync {
     /// Opens a file for reading and writing, creating it if it is not there, readable by its owner
     /// only.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
-    /// Opens a file for reading and writing; `NotFound` if it is not there.
+    /// Opens a file for reading, and for writing if that may be; `NotFound` if it is not there.
     fn open_existing(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
     /// Renames a file; durable after [`Self::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -121,6 +121,14 @@ fn allocated(file: &File, len: u64, outcome: Result<(), Errno>) -> io::Result<bo
     }
 }
 
+/// Whether a file is there that may only be read: its mode, its owner, the file system.
+fn is_not_to_be_written(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    )
+}
+
 impl FileLayer for Disk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
         let mut options = OpenOptions::new();
@@ -135,7 +143,16 @@ impl FileLayer for Disk {
     }
 
     fn open_existing(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let mut options = OpenOptions::new();
+        // What is no file must not keep us waiting for its other end.
+        options
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits() as i32);
+        let file = match options.clone().write(true).open(path) {
+            // Whoever may not write may be able to read: messages are not lost by that.
+            Err(e) if is_not_to_be_written(&e) => options.open(path).map_err(|_| e)?,
+            opened => opened?,
+        };
         Ok(Arc::new(file))
     }
 

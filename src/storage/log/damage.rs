@@ -96,6 +96,15 @@ pub(in crate::storage) fn is_of_the_process(e: &io::Error) -> bool {
     )
 }
 
+/// An error of the start, with the file that it is about and what to do.
+pub(super) fn of(what: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    let what = format!(
+        "{what} {}; the broker must be able to read and write it; to start without it, move it away",
+        path.display()
+    );
+    move |e| told(&what, &e)
+}
+
 pub(super) fn told(what: &str, e: &io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("{what}: {e}"))
 }

@@ -182,7 +182,8 @@ pub(super) fn run(
     let mut paths: Vec<(u32, PathBuf)> = Vec::new();
     let mut aside = Vec::new();
     let mut hints = BTreeSet::new();
-    for path in files.list(&dir)? {
+    let listed = files.list(&dir);
+    for path in listed.map_err(damage::of("cannot list", &dir))? {
         match path.extension().and_then(|e| e.to_str()) {
             Some("segment") => match damage::number_of(&path) {
                 Some(number) => paths.push((number, path)),
@@ -206,7 +207,8 @@ pub(super) fn run(
     let has_segment = |hint: &PathBuf| segments.contains(&hint.with_extension("segment"));
     if !hints.iter().all(has_segment) {
         // Left behind when their segments went, which must be for good first.
-        files.sync_dir(&dir)?;
+        let synced = files.sync_dir(&dir);
+        synced.map_err(damage::of("cannot sync", &dir))?;
         hints.retain(|hint| has_segment(hint) || files.remove(hint).is_err());
     }
     let (salts, salt_from) = salt::find(files, &options.dir, &paths)?;
@@ -351,7 +353,7 @@ impl Recovery<'_> {
     fn set_aside(&mut self, path: &Path, why: &io::Error) -> io::Result<()> {
         let aside = damage::aside(path);
         tracing::error!(
-            "{}: cannot be read ({why}), set aside as {}: {}",
+            "{}: cannot be read or removed ({why}), is set aside as {}: {}",
             path.display(),
             aside.display(),
             damage::WAY_OUT
@@ -494,26 +496,37 @@ impl Recovery<'_> {
                 let why = io::Error::other("nothing in it checks");
                 self.set_aside(path, &why)?;
             } else if !torn {
-                self.files.remove(path)?;
+                let removed = self.files.remove(path);
+                removed.map_err(damage::of("cannot remove", path))?;
             }
             return Ok(None);
         }
-        if at < end {
-            file.truncate(at)?;
+        if at < end
+            && let Err(e) = file.truncate(at)
+        {
+            // Behind a seal nothing is read.
+            match summary.ended {
+                true => tracing::warn!(
+                    "{}: cannot be cut, and keeps room on the disk: {e}",
+                    path.display()
+                ),
+                false => return Err(damage::of("cannot cut", path)(e)),
+            }
         }
         if !summary.ended && !torn {
             // Its end was damaged.
-            summary.len = seal(
+            let sealed = seal(
                 file.as_ref(),
                 number,
                 self.salt(number),
                 summary.len,
                 summary.next_id,
-            )?;
+            );
+            summary.len = sealed.map_err(damage::of("cannot write the end of", path))?;
         }
         if position >= self.proved || !summary.ended {
             // What was read may be in the page cache only; from now on it counts as durable.
-            file.sync_data()?;
+            file.sync_data().map_err(damage::of("cannot sync", path))?;
         }
         Ok(Some(summary))
     }
@@ -578,7 +591,8 @@ impl Recovery<'_> {
             path.display(),
             aside.display()
         );
-        self.files.rename(&path, &aside)?;
+        let renamed = self.files.rename(&path, &aside);
+        renamed.map_err(damage::of("cannot set aside", &path))?;
         self.found.damage.set_aside.push(aside);
         Ok(())
     }
@@ -590,25 +604,35 @@ impl Recovery<'_> {
             return Ok(());
         };
         let dir = self.options.dir.join("log");
-        for path in &self.found.behind {
-            self.files.remove(path)?;
+        for path in std::mem::take(&mut self.found.behind) {
+            if let Err(e) = self.files.remove(&path)
+                && e.kind() != io::ErrorKind::NotFound
+            {
+                self.set_aside(&path, &e)?;
+            }
+            self.found.behind.push(path);
         }
-        self.files.sync_dir(&dir)?;
+        let synced = self.files.sync_dir(&dir);
+        synced.map_err(damage::of("cannot sync", &dir))?;
         let salt = self.salt(torn.number);
         let Some(segment) = self.found.segments.by_number.get_mut(&torn.number) else {
             // Nothing of it survived.
-            self.files.remove(&torn.path)?;
-            return self.files.sync_dir(&dir);
+            let removed = self.files.remove(&torn.path);
+            removed.map_err(damage::of("cannot remove", &torn.path))?;
+            let synced = self.files.sync_dir(&dir);
+            return synced.map_err(damage::of("cannot sync", &dir));
         };
-        let file = self.files.open_existing(&torn.path)?;
+        let end = |e| damage::of("cannot write the end of", &torn.path)(e);
+        let file = self.files.open_existing(&torn.path).map_err(end)?;
         segment.len = seal(
             file.as_ref(),
             torn.number,
             salt,
             segment.len,
             segment.next_id,
-        )?;
-        file.sync_data()
+        )
+        .map_err(end)?;
+        file.sync_data().map_err(end)
     }
 
     fn finish(mut self) -> io::Result<Recovered> {

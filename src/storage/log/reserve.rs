@@ -12,8 +12,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::{UNPOISONED, trouble};
 use crate::storage::files::FileLayer;
 
 /// What has to be free beside it before it is made again, bytes.
@@ -25,6 +27,8 @@ pub(super) struct Reserve {
     /// Zero: none is kept.
     bytes: u64,
     held: AtomicBool,
+    /// Why it cannot be made, other than for want of room: what stands there is not ours, perhaps.
+    refused: Mutex<Option<String>>,
 }
 
 impl Reserve {
@@ -34,11 +38,17 @@ impl Reserve {
             path: dir.join("reserve"),
             bytes,
             held: AtomicBool::new(false),
+            refused: Mutex::default(),
         }
     }
 
-    /// Whether it was given away, or never made for want of room.
+    /// Whether it was given away, or never made for want of room. Whatever else keeps it from being made says
+    /// nothing of the room that there is.
     pub(super) fn is_missing(&self) -> bool {
+        self.is_wanted() && self.refused.lock().expect(UNPOISONED).is_none()
+    }
+
+    fn is_wanted(&self) -> bool {
         self.bytes > 0 && !self.held.load(Ordering::Relaxed)
     }
 
@@ -52,13 +62,31 @@ impl Reserve {
 
     /// Makes it, if it is missing and there is room.
     pub(super) fn make(&self, files: &dyn FileLayer) {
-        if !self.is_missing() {
+        if !self.is_wanted() {
             return;
         }
-        match self.try_make(files) {
-            Ok(made) => self.held.store(made, Ordering::Relaxed),
-            Err(_) => drop(files.remove(&self.path)),
+        let refused = match self.try_make(files) {
+            Ok(made) => {
+                self.held.store(made, Ordering::Relaxed);
+                None
+            }
+            Err(e) if trouble::is_no_room(&e) => {
+                let _ = files.remove(&self.path);
+                None
+            }
+            Err(e) => Some(e.to_string()),
+        };
+        let mut known = self.refused.lock().expect(UNPOISONED);
+        let shown = self.path.display();
+        match &refused {
+            Some(why) if known.is_none() => tracing::warn!(
+                "{shown}: room for when the disk is full cannot be kept there: {why}; it is tried again; what \
+                 stands there and is not the broker's may be moved away"
+            ),
+            None if known.is_some() => tracing::info!("{shown}: can be made again"),
+            _ => {}
         }
+        *known = refused;
     }
 
     fn try_make(&self, files: &dyn FileLayer) -> io::Result<bool> {
@@ -83,5 +111,25 @@ impl Reserve {
             self.bytes
         );
         files.remove(&self.path).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::files::Disk;
+
+    #[test]
+    fn what_stands_in_its_place_says_nothing_of_room() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let reserve = Reserve::new(dir.path(), 4096);
+        assert!(reserve.is_missing());
+        std::fs::create_dir(dir.path().join("reserve")).expect("made");
+        reserve.make(&Disk);
+        assert_eq!((reserve.is_missing(), reserve.held_bytes()), (false, 0));
+        std::fs::remove_dir(dir.path().join("reserve")).expect("removed");
+        reserve.make(&Disk);
+        assert_eq!(reserve.held_bytes(), 4096);
+        assert!(reserve.give(&Disk) && reserve.is_missing());
     }
 }
