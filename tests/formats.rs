@@ -59,7 +59,7 @@ fn a_folder_of_the_first_format_is_opened_with_all_that_is_in_it() {
         drop(c);
         let said = broker.said.clone();
         assert!(broker.stop());
-        assert_eq!(fs::read_to_string(data.join("version")).unwrap(), "2\n");
+        assert_eq!(fs::read_to_string(data.join("version")).unwrap(), "3\n");
         let lines = said.lines();
         assert!(
             !lines.iter().any(|line| line.contains("ERROR")),
@@ -71,17 +71,17 @@ fn a_folder_of_the_first_format_is_opened_with_all_that_is_in_it() {
 #[test]
 fn an_unknown_format_is_refused_and_nothing_is_changed() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("version"), "3\n").unwrap();
+    fs::write(dir.path().join("version"), "4\n").unwrap();
     let mut broker = Command::new(env!("CARGO_BIN_EXE_leveret"));
     let amqp = ["--amqp", "127.0.0.1:0", "--data-dir"];
     let done = broker.args(amqp).arg(dir.path()).output().unwrap();
     let said = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
     assert!(!done.status.success());
-    let why = "says that the data folder has format version \"3\"; this Leveret reads versions 1 to 2, and writes 2";
+    let why = "says that the data folder has format version \"4\"; this Leveret reads versions 1 to 3, and writes 3";
     assert!(said.contains(why), "{said}");
     assert_eq!(
         fs::read_to_string(dir.path().join("version")).unwrap(),
-        "3\n"
+        "4\n"
     );
     assert!(!dir.path().join("log").join("salt").exists());
 }

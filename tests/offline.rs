@@ -275,15 +275,15 @@ fn what_cannot_be_told_is_said() {
         code == 0 && said.contains(" 3 messages"),
         "a crash is no damage: {said}"
     );
-    fs::write(data.join("version"), "3\n").unwrap();
+    fs::write(data.join("version"), "4\n").unwrap();
     for command in ["check", "repair"] {
         let (code, said) = run(command, &data);
         assert!(
-            code == 2 && said.contains("format version \"3\"; this Leveret reads versions 1 to 2"),
+            code == 2 && said.contains("format version \"4\"; this Leveret reads versions 1 to 3"),
             "{said}"
         );
     }
-    fs::write(data.join("version"), "2\n").unwrap();
+    fs::write(data.join("version"), "3\n").unwrap();
     assert_eq!(run("check", &data).0, 0);
     // Neither copy of the definitions.
     flip(&data.join("definitions.journal"), 20);

@@ -84,15 +84,16 @@ fn is_of_the_process(e: &io::Error) -> bool {
     super::log::is_of_the_process(e) || e.to_string().contains("could not acquire lock")
 }
 
-/// What to do when nothing has the definitions.
-const WAY_OUT: &str = "restore both from a copy of the data folder; to start without any definition, and \
-     with that without the messages, remove both";
+/// What to do when nothing has the definitions, or not all.
+const RESTORE: &str = "restore both from a copy of the data folder";
+const WAY_OUT: &str =
+    "to start without any definition, and with that without the messages, remove both";
 
 impl DefinitionStore {
     /// Opens the store in a data folder.
     ///
     /// # Errors
-    /// Neither copy can be read, or the process has run out of something. Damage of one is none: it is
+    /// Neither copy can be read, the journal is of another version, or the process has run out of something. Damage of one is none: it is
     /// reported, and made good.
     pub(super) fn open(
         files: Arc<dyn FileLayer>,
@@ -113,11 +114,15 @@ impl DefinitionStore {
         let (journal, found) = match Journal::open(files.clone(), &journal_path, sizes) {
             Ok(opened) => opened,
             Err(e) if is_of_the_process(&e) => return Err(e),
+            Err(e) if journal::is_of_another_version(&e) => {
+                return Err(io::Error::other(format!("{}: {e}", journal_path.display())));
+            }
             Err(e) => {
                 tracing::error!("{}: {e}", journal_path.display());
                 let damaged = Found {
                     stored: Stored::default(),
                     damaged: true,
+                    unfinished: false,
                 };
                 (Journal::new(files, &journal_path, sizes), Some(damaged))
             }
@@ -125,7 +130,7 @@ impl DefinitionStore {
         let unfinished = tables.begin();
         let opened = match found {
             Some(found) if !found.damaged => {
-                Copies::with_journal(journal, found.stored, tables.as_ref(), unfinished)
+                Copies::with_journal(journal, found, tables.as_ref(), unfinished)
             }
             damaged => Copies::of_tree(journal, damaged, tables.as_ref(), unfinished),
         };
@@ -206,11 +211,21 @@ impl Copies {
     /// With a journal that is as it was written, but perhaps for the end.
     fn with_journal(
         mut journal: Journal,
-        stored: Stored,
+        found: Found,
         tables: &dyn Tables,
         unfinished: u32,
     ) -> io::Result<(Copies, Stored)> {
+        let stored = found.stored;
         let shown = tables.path().display();
+        let lost_end = || {
+            if found.unfinished {
+                tracing::error!(
+                    "{shown}.journal: its last record does not check, and {shown} does not have it either. Unless \
+                     the last process ended while it wrote it, what was defined last is lost: declare it again, \
+                     or {RESTORE}"
+                );
+            }
+        };
         let opened = match unfinished {
             0 => tables
                 .open()
@@ -230,6 +245,7 @@ impl Copies {
             Ok(compared) => compared,
             Err(e) if is_of_the_process(&e) => return Err(e),
             Err(e) => {
+                lost_end();
                 match tables.set_aside() {
                     Ok(aside) => tracing::error!(
                         "{shown}: {e}; set aside as {}, and made anew of the journal: nothing is lost, it may be \
@@ -247,6 +263,13 @@ impl Copies {
             journal.give_up();
             let tree = Some(tree);
             return Ok((Copies { journal, tree }, newer));
+        }
+        if applied < stored.applied {
+            lost_end();
+        } else if found.unfinished {
+            tracing::warn!(
+                "{shown}.journal: its last record was not finished; what it had is read from the log"
+            );
         }
         if applied == stored.applied && changes.is_empty() {
             let tree = Some(tree);
@@ -277,7 +300,7 @@ impl Copies {
         let shown = tables.path().display();
         let neither = |why: &str| {
             let what = format!(
-                "the definitions can be read neither from {shown}.journal nor from {shown} ({why}); {WAY_OUT}"
+                "the definitions can be read neither from {shown}.journal nor from {shown} ({why}); {RESTORE}; {WAY_OUT}"
             );
             io::Error::other(what)
         };

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::{Errno, retry_on_intr};
 
-/// Version of the folder's format. Since 2, frames of the log have a salt.
-pub const FORMAT_VERSION: u32 = 2;
+/// Version of the folder's format. Since 2, frames of the log have a salt; since 3, records of the journal have a
+/// key: an earlier Leveret would take such a journal for a damaged one, and an older sled for the definitions.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// A folder of an earlier version than this, or of a later one than ours, is refused, not guessed at. One in
 /// between is ours from the first start on.
@@ -180,7 +181,7 @@ mod tests {
 
     #[test]
     fn another_format_version_is_refused() {
-        for other in ["3\n", "0", "1.5", "01", "\u{fffd}\u{1b}[31m"] {
+        for other in ["4\n", "0", "1.5", "01", "\u{fffd}\u{1b}[31m"] {
             let dir = tempfile::tempdir().expect("a folder");
             fs::write(dir.path().join("version"), other).expect("written");
             let refused = Folder::open(dir.path()).expect_err("refused").to_string();
@@ -196,12 +197,13 @@ mod tests {
             ("version", "\n"),
             ("version.tmp", ""),
             ("version", "1\n"),
+            ("version", "2\n"),
         ] {
             let dir = tempfile::tempdir().expect("a folder");
             fs::write(dir.path().join(name), text).expect("written");
             drop(Folder::open(dir.path()).expect("opened"));
             let version = fs::read_to_string(dir.path().join("version"));
-            assert_eq!(version.expect("there"), "2\n");
+            assert_eq!(version.expect("there"), "3\n");
             assert!(!dir.path().join("version.tmp").exists());
         }
     }

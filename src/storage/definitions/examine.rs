@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::journal::{Journal, Sizes};
+use super::journal::{Journal, Sizes, is_of_another_version};
 use super::tree::Trees;
 use super::{Stored, Tables, is_of_the_process};
 use crate::broker::ports::Lsn;
@@ -23,7 +23,7 @@ pub(in crate::storage) enum Copy {
 /// or why nothing does.
 ///
 /// # Errors
-/// Neither can be read.
+/// Neither can be read, or the journal is of another version.
 pub(in crate::storage) fn examine(
     files: Arc<dyn FileLayer>,
     dir: &Path,
@@ -36,6 +36,9 @@ pub(in crate::storage) fn examine(
         Ok((_, Some(found))) => Some(Err(("checksum mismatch".to_string(), found.stored.applied))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) if is_of_the_process(&e) => return Err(e),
+        Err(e) if is_of_another_version(&e) => {
+            return Err(io::Error::other(format!("{}: {e}", path.display())));
+        }
         Err(e) => Some(Err((e.to_string(), Lsn::default()))),
     };
     let opened = match tree {

@@ -1,9 +1,11 @@
 //! The journal of the definitions: what was checkpointed, one checksummed record after the other, written
-//! anew when most of it is out of date.
+//! anew when most of it is out of date. Each file has a key of its own (`key.rs`).
 //!
 //! A file of which a write or a sync failed is never written to again: what was synced of it before, and
 //! checks, is copied to a new one. Room is reserved ahead, so that small checkpoints go on when the disk
 //! is full.
+
+mod key;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,11 +13,12 @@ use std::sync::Arc;
 
 use bytes::BufMut;
 
+use self::key::Key;
 use super::{Stored, apply};
 use crate::broker::ports::{DefinitionChange, DefinitionKind, Lsn};
 use crate::storage::files::{FileLayer, LogFile};
 
-/// Begins each record.
+/// Begins each record, with the file's key in it.
 const MAGIC: u32 = 0x4c56_4a52;
 
 /// Magic, checksum, length of the payload.
@@ -62,6 +65,7 @@ pub(super) struct Journal {
     allocated: u64,
     /// Its length when it was last made anew.
     made_anew: u64,
+    key: Key,
     applied: Lsn,
     next_id: u64,
 }
@@ -71,6 +75,8 @@ pub(super) struct Found {
     pub(super) stored: Stored,
     /// There is more, and it does not check.
     pub(super) damaged: bool,
+    /// Nor does what is behind the last record: one was not written to its end, or is damaged.
+    pub(super) unfinished: bool,
 }
 
 struct Octets<'a>(&'a [u8]);
@@ -109,13 +115,13 @@ struct Record {
 }
 
 /// The record that these octets begin with, if they do.
-fn record(bytes: &[u8]) -> Option<Record> {
+fn record(bytes: &[u8], key: Key) -> Option<Record> {
     let mut r = Octets(bytes);
-    if r.u32()? != MAGIC {
+    if r.u32()? != key.magic() {
         return None;
     }
     let (crc, payload) = (r.u32()?, r.long()?);
-    if crc32fast::hash(payload) != crc {
+    if key.hash(payload) != crc {
         return None;
     }
     let mut r = Octets(payload);
@@ -139,29 +145,41 @@ fn record(bytes: &[u8]) -> Option<Record> {
 }
 
 /// Reads what is there: up to where, and what.
-fn read(bytes: &[u8]) -> (usize, Found) {
+fn read(bytes: &[u8]) -> Result<(usize, Found), key::Unknown> {
     let mut stored = Stored::default();
-    let mut at = 0;
-    while let Some(record) = record(&bytes[at..]) {
+    let (key, start) = Key::of(bytes)?;
+    let mut at = start;
+    while let Some(record) = record(&bytes[at..], key) {
         at += record.len;
         (stored.applied, stored.next_id) = (record.applied, record.next_id);
         for change in record.changes {
             apply(&mut stored, change);
         }
     }
-    let magic = MAGIC.to_be_bytes();
+    let magic = key.magic().to_be_bytes();
     let behind = bytes.get(at + 1..).unwrap_or_default();
     let starts = behind.windows(magic.len()).enumerate();
     let mut starts = starts.filter(|(_, w)| *w == magic).take(TRIES_BEHIND);
     // A journal begins with a record: it is synced before it is in its place.
-    let damaged = starts.any(|(n, _)| record(&behind[n..]).is_some())
-        || (at == 0 && !bytes.iter().all(|b| *b == 0));
-    (at, Found { stored, damaged })
+    let damaged = starts.any(|(n, _)| record(&behind[n..], key).is_some())
+        || (at == start && !bytes.iter().all(|b| *b == 0));
+    let found = Found {
+        stored,
+        damaged,
+        unfinished: !damaged && !bytes[at..].iter().all(|b| *b == 0),
+    };
+    Ok((if at == start { 0 } else { at }, found))
+}
+
+/// Whether a journal is not read as another version wrote it: that is no damage.
+pub(super) fn is_of_another_version(e: &io::Error) -> bool {
+    e.get_ref().is_some_and(|e| e.is::<key::Unknown>())
 }
 
 /// Writes records one behind the other.
 struct Writer<'a> {
     file: &'a dyn LogFile,
+    key: Key,
     at: u64,
     applied: Lsn,
     next_id: u64,
@@ -187,17 +205,21 @@ impl Writer<'_> {
     }
 
     /// Writes what was put. A record that is not the last one has the position of the one before: what
-    /// comes after a crash in between is all applied again.
+    /// comes after a crash in between is all applied again. The first one of a file has its key before it.
     fn write(&mut self) -> io::Result<()> {
-        let mut out = Vec::with_capacity(RECORD_EXTRA + self.changes.len());
-        out.put_u32(MAGIC);
+        let mut out = Vec::with_capacity(key::LEN + RECORD_EXTRA + self.changes.len());
+        if self.at == 0 {
+            out.put_slice(&self.key.start());
+        }
+        let start = out.len();
+        out.put_u32(self.key.magic());
         out.put_u32(0);
         out.put_u32(16 + self.changes.len() as u32);
         out.put_u64(self.applied.0);
         out.put_u64(self.next_id);
         out.append(&mut self.changes);
-        let crc = crc32fast::hash(&out[HEADER..]);
-        out[4..8].copy_from_slice(&crc.to_be_bytes());
+        let crc = self.key.hash(&out[start + HEADER..]);
+        out[start + 4..start + 8].copy_from_slice(&crc.to_be_bytes());
         self.file.write_at(&out, self.at)?;
         self.at += out.len() as u64;
         Ok(())
@@ -213,7 +235,7 @@ impl Journal {
     /// Reads the journal at `path`; none if there is none.
     ///
     /// # Errors
-    /// The disk says no.
+    /// The disk says no, or it is of another version.
     pub(super) fn open(
         files: Arc<dyn FileLayer>,
         path: &Path,
@@ -225,7 +247,7 @@ impl Journal {
         if bytes.is_empty() {
             return Ok((journal, None));
         }
-        let (end, found) = read(&bytes);
+        let (end, found) = read(&bytes).map_err(io::Error::other)?;
         if !found.damaged {
             journal.end = end as u64;
             (journal.applied, journal.next_id) = (found.stored.applied, found.stored.next_id);
@@ -245,6 +267,7 @@ impl Journal {
             end: 0,
             allocated: 0,
             made_anew: 0,
+            key: Key::NONE,
             applied: Lsn::default(),
             next_id: 0,
         }
@@ -291,6 +314,7 @@ impl Journal {
         self.file = None;
         let mut writer = Writer {
             file: file.as_ref(),
+            key: self.key,
             at: self.end,
             applied: self.applied,
             next_id: self.next_id,
@@ -315,7 +339,7 @@ impl Journal {
             return Ok(Stored::default());
         }
         let bytes = whole(self.files.open(&self.path)?.as_ref(), self.end)?;
-        let (end, found) = read(&bytes);
+        let (end, found) = read(&bytes).map_err(io::Error::other)?;
         if end as u64 == self.end {
             return Ok(found.stored);
         }
@@ -343,11 +367,13 @@ impl Journal {
         let mut tmp = self.path.as_os_str().to_os_string();
         tmp.push(".tmp");
         let tmp = PathBuf::from(tmp);
+        let key = Key::new(self.files.as_ref())?;
         let written = (|| {
             let file = self.files.open(&tmp)?;
             file.truncate(0)?;
             let mut writer = Writer {
                 file: file.as_ref(),
+                key,
                 at: 0,
                 applied: Lsn::default(),
                 next_id: 0,
@@ -381,7 +407,7 @@ impl Journal {
             self.files.sync_dir(dir)?;
         }
         (self.applied, self.next_id, self.allocated) = (applied, next_id, room);
-        self.file = Some(file);
+        (self.file, self.key) = (Some(file), key);
         Ok(())
     }
 }
