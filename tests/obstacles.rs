@@ -81,3 +81,24 @@ fn a_sealed_segment_that_can_only_be_read_is_read() {
     assert_eq!(drained(&broker), 4);
     assert!(broker.stop());
 }
+
+#[test]
+fn files_that_were_made_long_take_neither_memory_nor_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), &[SMALL]);
+    publish(&broker, 3);
+    broker.kill();
+    for name in [
+        "definitions.journal",
+        "log/0000000001.segment",
+        "log/0000000003.segment",
+    ] {
+        let file = fs::File::options().write(true).open(dir.path().join(name));
+        file.unwrap().set_len(1 << 40).unwrap();
+    }
+    let broker = Broker::start(dir.path(), &[SMALL]);
+    let resident = broker.resident();
+    assert!(resident < 200 << 20, "{resident}");
+    assert_eq!(drained(&broker), 3);
+    assert!(broker.stop());
+}

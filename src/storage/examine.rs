@@ -115,6 +115,10 @@ impl LogFile for ReadFile {
         LogFile::len(&self.file)
     }
 
+    fn data_from(&self, offset: u64) -> Option<u64> {
+        self.file.data_from(offset)
+    }
+
     fn allocate(&self, _: u64) -> io::Result<bool> {
         Ok(true)
     }

@@ -24,6 +24,11 @@ pub trait LogFile: Send + Sync {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+    /// Where the first bytes at or behind `offset` are that are not a hole in the file, as far as can be said;
+    /// `None`: there are none. A file may be made long by who writes nothing to it.
+    fn data_from(&self, offset: u64) -> Option<u64> {
+        Some(offset)
+    }
     /// Reserves room on the disk up to `len`, and makes the file that long. False if the file system
     /// cannot reserve any: then the file is that long, and it is a write that meets a full disk.
     fn allocate(&self, len: u64) -> io::Result<bool>;
@@ -88,6 +93,15 @@ impl LogFile for File {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn data_from(&self, offset: u64) -> Option<u64> {
+        match rustix::fs::seek(self, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(at) => Some(at),
+            Err(Errno::NXIO) => None,
+            // Where the file system does not say it, all of it may be data.
+            Err(_) => Some(offset),
+        }
     }
 
     fn allocate(&self, len: u64) -> io::Result<bool> {

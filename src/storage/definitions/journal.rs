@@ -49,6 +49,15 @@ impl Default for Sizes {
     }
 }
 
+/// A journal is not longer: what is behind that is none of ours.
+const JOURNAL_BYTES_MAX: u64 = 4 << 30;
+
+/// Octets that are read at once.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// A record may end with so many octets of zero at most, which are as those of the room behind it.
+const ZEROS_MAX: usize = 16 << 20;
+
 /// So many places behind the last good record are tried: one at which another begins tells a damaged
 /// journal from one whose last write was not finished.
 const TRIES_BEHIND: usize = 64;
@@ -243,7 +252,7 @@ impl Journal {
     ) -> io::Result<(Journal, Option<Found>)> {
         let mut journal = Journal::new(files, path, sizes);
         let file = journal.files.open(path)?;
-        let bytes = whole(file.as_ref(), file.len()?)?;
+        let bytes = written(file.as_ref(), file.len()?)?;
         if bytes.is_empty() {
             return Ok((journal, None));
         }
@@ -410,6 +419,38 @@ impl Journal {
         (self.file, self.key) = (Some(file), key);
         Ok(())
     }
+}
+
+/// What was written to a file of this length: not the room behind it, which may be a hole of any size.
+fn written(file: &dyn LogFile, len: u64) -> io::Result<Vec<u8>> {
+    let end = len.min(JOURNAL_BYTES_MAX);
+    let mut bytes = Vec::new();
+    let mut block = vec![0; BLOCK_BYTES];
+    let mut at = 0;
+    while let Some(from) = file.data_from(at).filter(|from| *from < end) {
+        let most = (end - from).min(BLOCK_BYTES as u64) as usize;
+        let n = file.read_at(&mut block[..most], from)?;
+        if n == 0 {
+            break;
+        }
+        if block[..n].iter().any(|b| *b != 0) {
+            lengthen(&mut bytes, from as usize)?;
+            bytes.try_reserve(n).map_err(io::Error::other)?;
+            bytes.extend_from_slice(&block[..n]);
+        }
+        at = from + n as u64;
+    }
+    let zeros = (end as usize).min(bytes.len().saturating_add(ZEROS_MAX));
+    lengthen(&mut bytes, zeros)?;
+    Ok(bytes)
+}
+
+/// Makes it this long, with zeros.
+fn lengthen(bytes: &mut Vec<u8>, len: usize) -> io::Result<()> {
+    let more = len.saturating_sub(bytes.len());
+    bytes.try_reserve(more).map_err(io::Error::other)?;
+    bytes.resize(len.max(bytes.len()), 0);
+    Ok(())
 }
 
 fn whole(file: &dyn LogFile, len: u64) -> io::Result<Vec<u8>> {

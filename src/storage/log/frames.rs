@@ -49,6 +49,13 @@ impl Blocks {
         let from = (offset - self.start) as usize;
         Ok(&self.bytes[from..(from + len).min(self.n)])
     }
+
+    /// Where to go on behind zeros that end at `from`: holes are not read.
+    fn behind_zeros(&self, from: u64) -> u64 {
+        let data = self.file.data_from(from).unwrap_or(u64::MAX);
+        // A header may begin with zeros.
+        from.max(data.saturating_sub(FRAME_HEADER as u64))
+    }
 }
 
 /// What comes next.
@@ -202,7 +209,7 @@ impl Frames {
             }
             if step.iter().all(|b| *b == 0) {
                 // Prepared and never written.
-                from += Self::STEP_BYTES as u64;
+                from = self.blocks.behind_zeros(from + Self::STEP_BYTES as u64);
                 continue;
             }
             let candidates = step.len().saturating_sub(FRAME_HEADER - 4 - 8);
@@ -232,7 +239,8 @@ impl Frames {
             if step.iter().any(|b| *b != 0) {
                 return Ok(true);
             }
-            at += step.len() as u64;
+            let zeros = step.len() as u64;
+            at = self.blocks.behind_zeros(at + zeros);
         }
         Ok(false)
     }
