@@ -65,6 +65,9 @@ const CLOCK_SET_MS: u64 = 10_000;
 /// kill after ten seconds, and the log needs its time, too.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long the log may take to be closed. systemd kills after ninety seconds.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Idle time before TCP keepalive asks, and between its questions.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -433,7 +436,10 @@ impl Server {
             }
             log.close(&redelivered)
         });
-        match closed.await {
+        let Some(closed) = close_in_time(closed, CLOSE_TIMEOUT).await else {
+            return Ok(false);
+        };
+        match closed {
             Ok(Ok(())) => {
                 tracing::info!("stopped");
                 Ok(true)
@@ -445,6 +451,18 @@ impl Server {
             Err(e) => Err(io::Error::other(e)),
         }
     }
+}
+
+/// Waits for the log; a disk that does not answer is not waited for without end.
+async fn close_in_time<T>(closed: impl Future<Output = T>, within: Duration) -> Option<T> {
+    let closed = tokio::time::timeout(within, closed).await.ok();
+    if closed.is_none() {
+        tracing::error!(
+            seconds = within.as_secs(),
+            "the message log could not be closed in time: the disk does not answer; what was confirmed is kept"
+        );
+    }
+    closed
 }
 
 /// Looks at memory and disk.
@@ -691,6 +709,15 @@ fn bootstrap(broker: &Broker, config: &Config) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_log_that_does_not_close_is_not_waited_for_without_end() {
+        let never = std::future::pending::<()>();
+        let soon = Duration::from_millis(1);
+        assert!(close_in_time(never, soon).await.is_none());
+        let closed = close_in_time(async { 1 }, CLOSE_TIMEOUT).await;
+        assert_eq!(closed, Some(1));
+    }
 
     #[test]
     fn a_clock_that_was_set_is_told_once() {

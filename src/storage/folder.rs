@@ -1,11 +1,11 @@
 //! The data folder: created, locked, checked.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 /// Version of the folder's format. Since 2, frames of the log have a salt; since 3, records of the journal have a
@@ -40,11 +40,35 @@ fn not_locked(path: &Path, why: Errno) -> io::Error {
     })
 }
 
+/// What a file begins with: there is no more to a version. What is no file is not waited for.
+fn beginning(path: &Path) -> io::Result<Vec<u8>> {
+    const VERSION_BYTES_MAX: u64 = 1024;
+    let file = open_to_read(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file; move it away"));
+    }
+    let mut text = Vec::new();
+    file.take(VERSION_BYTES_MAX).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn open_to_read(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    options.read(true).custom_flags(flags).open(path)
+}
+
 /// The version that a folder says it has; empty: none.
 fn version(path: &Path) -> io::Result<String> {
     let file = path.join("version");
-    match fs::read(&file) {
-        Ok(text) => Ok(String::from_utf8_lossy(&text).trim().to_string()),
+    match beginning(&file) {
+        Ok(text) => {
+            let text = String::from_utf8_lossy(&text);
+            // Zeros are what a crash leaves of a file that was being written.
+            Ok(text
+                .trim_matches(|c: char| c == '\0' || c.is_whitespace())
+                .to_string())
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(e) => Err(told(format!("cannot read {}", file.display()))(e)),
     }
@@ -140,7 +164,7 @@ impl Folder {
             let (shown, lock) = (path.display(), lock.display());
             told(format!("{shown} is no data folder: cannot open {lock}"))(e)
         };
-        let folder = Folder::locked(path, File::open(&lock).map_err(none)?)?;
+        let folder = Folder::locked(path, open_to_read(&lock).map_err(none)?)?;
         let text = version(path)?;
         refuse_other(path, &text)?;
         match text.is_empty() {
@@ -195,6 +219,7 @@ mod tests {
         for (name, text) in [
             ("version", ""),
             ("version", "\n"),
+            ("version", "\0\0"),
             ("version.tmp", ""),
             ("version", "1\n"),
             ("version", "2\n"),
@@ -206,6 +231,22 @@ mod tests {
             assert_eq!(version.expect("there"), "3\n");
             assert!(!dir.path().join("version.tmp").exists());
         }
+    }
+
+    #[test]
+    fn a_version_that_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let fifo = dir.path().join("version");
+        let made = rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            0o600.into(),
+            0,
+        );
+        made.expect("a FIFO");
+        let refused = Folder::open(dir.path()).expect_err("refused").to_string();
+        assert!(refused.contains("/version: it is no file"), "{refused}");
     }
 
     #[test]
