@@ -269,6 +269,13 @@ fn what_cannot_be_told_is_said() {
     c.declare("a", true, &FieldTable::new()).unwrap();
     c.confirm_select().unwrap();
     publish(&mut c, "a", 0..3);
+    // The definitions have left the log for both of their copies.
+    let journal = data.join("definitions.journal");
+    let deadline = Instant::now() + PATIENCE;
+    while fs::metadata(&journal).map_or(0, |m| m.len()) == 0 {
+        assert!(Instant::now() < deadline, "no journal");
+        std::thread::yield_now();
+    }
     broker.kill();
     let (code, said) = run("check", &data);
     assert!(
@@ -286,7 +293,7 @@ fn what_cannot_be_told_is_said() {
     fs::write(data.join("version"), "3\n").unwrap();
     assert_eq!(run("check", &data).0, 0);
     // Neither copy of the definitions.
-    flip(&data.join("definitions.journal"), 20);
+    flip(&journal, 20);
     fs::write(data.join("definitions").join("db"), [1; 9000]).unwrap();
     for command in ["check", "repair"] {
         let (code, said) = run(command, &data);
