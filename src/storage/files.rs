@@ -10,6 +10,40 @@ use std::time::Duration;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
+/// Where a file is written before it takes its place: what is found there at a start is nothing.
+pub(super) fn tmp(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    name.into()
+}
+
+/// Puts a file in place of another: all or nothing, if it is `synced` before. The folder is the caller's.
+///
+/// # Errors
+/// The disk says no; the other one stays.
+pub(super) fn replace(
+    files: &dyn FileLayer,
+    path: &Path,
+    bytes: &[u8],
+    synced: bool,
+) -> io::Result<()> {
+    let tmp = tmp(path);
+    let written = (|| {
+        let file = files.open(&tmp)?;
+        file.truncate(0)?;
+        file.write_at(bytes, 0)?;
+        if synced {
+            file.sync_data()?;
+        }
+        files.rename(&tmp, path)
+    })();
+    if written.is_err() {
+        // It takes room on a disk that may be full.
+        let _ = files.remove(&tmp);
+    }
+    written
+}
+
 /// An open file, read and written at positions.
 pub trait LogFile: Send + Sync {
     /// Writes all of `bytes` at `offset`.

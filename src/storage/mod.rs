@@ -16,6 +16,7 @@ pub mod files;
 mod folder;
 pub mod log;
 pub mod memory;
+mod octets;
 
 pub use examine::{Examined, Fault, Progress, examine, probe};
 pub use folder::{FORMAT_VERSION, Folder};

@@ -16,7 +16,8 @@ use bytes::BufMut;
 use self::key::Key;
 use super::{Stored, apply};
 use crate::broker::ports::{DefinitionChange, DefinitionKind, Lsn};
-use crate::storage::files::{FileLayer, LogFile};
+use crate::storage::files::{FileLayer, LogFile, tmp};
+use crate::storage::octets::Octets;
 
 /// Begins each record, with the file's key in it.
 const MAGIC: u32 = 0x4c56_4a52;
@@ -86,33 +87,6 @@ pub(super) struct Found {
     pub(super) damaged: bool,
     /// Nor does what is behind the last record: one was not written to its end, or is damaged.
     pub(super) unfinished: bool,
-}
-
-struct Octets<'a>(&'a [u8]);
-
-impl<'a> Octets<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.take(1)?.first().copied()
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        Some(u32::from_be_bytes(*self.take(4)?.first_chunk()?))
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        Some(u64::from_be_bytes(*self.take(8)?.first_chunk()?))
-    }
-
-    fn long(&mut self) -> Option<&'a [u8]> {
-        let n = self.u32()?;
-        self.take(n as usize)
-    }
 }
 
 /// One record, read.
@@ -373,9 +347,7 @@ impl Journal {
         applied: Lsn,
         next_id: u64,
     ) -> io::Result<()> {
-        let mut tmp = self.path.as_os_str().to_os_string();
-        tmp.push(".tmp");
-        let tmp = PathBuf::from(tmp);
+        let tmp = tmp(&self.path);
         let key = Key::new(self.files.as_ref())?;
         let written = (|| {
             let file = self.files.open(&tmp)?;

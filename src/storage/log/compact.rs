@@ -12,7 +12,7 @@ use super::frames::Frames;
 use super::open::SegmentFile;
 use super::segment::{Index, lsn, note_frame};
 use super::{Inner, index, reclaim, settled, writer};
-use crate::storage::files::LogFile;
+use crate::storage::files::{LogFile, tmp};
 
 /// A sealed segment is rewritten when fewer than one in this many of its copies are live.
 const REWRITE_BELOW_ONE_IN: u64 = 3;
@@ -126,7 +126,7 @@ impl Rewrite {
         };
         let file = log.open.get(log.files.as_ref(), &old)?;
         let frames = Frames::of(number, log.salts.of(number), file.clone())?;
-        let tmp = reclaim::tmp(&log.segment_path(number));
+        let tmp = tmp(&log.segment_path(number));
         let out = log.files.open(&tmp).and_then(Rewritten::to);
         if out.is_err() {
             let _ = log.files.remove(&tmp);

@@ -14,6 +14,7 @@ use crate::broker::ports::{Lsn, QueueId, RecoveredRun};
 use crate::storage::definitions::Stored;
 use crate::storage::examine::{Fault, ReadOnly};
 use crate::storage::files::{FileLayer, LogFile};
+use crate::storage::octets::{Octets, Salt};
 
 /// What is in a log's folder.
 pub(in crate::storage) struct Examined {
@@ -54,7 +55,7 @@ fn checks(files: &dyn FileLayer, path: &Path) -> io::Result<bool> {
     let file = files.open_existing(path)?;
     let mut bytes = vec![0; file.len()?.min(settled::BYTES_MAX) as usize];
     let n = file.read_at(&mut bytes, 0)?;
-    let mut r = format::Bytes(&bytes[..n]);
+    let mut r = Octets(&bytes[..n]);
     Ok(r.u32() == Some(crc32fast::hash(r.0)))
 }
 
@@ -271,13 +272,7 @@ impl Examined {
 }
 
 /// A frame at another place.
-fn moved(
-    frame: &[u8],
-    header: &FrameHeader,
-    number: u32,
-    salt: format::Salt,
-    offset: u32,
-) -> Vec<u8> {
+fn moved(frame: &[u8], header: &FrameHeader, number: u32, salt: Salt, offset: u32) -> Vec<u8> {
     let place = Place {
         segment: number,
         salt,

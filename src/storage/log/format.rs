@@ -31,6 +31,7 @@ use crate::broker::ports::{
     DefinitionChange, DefinitionKind, LoggedPublish, MessageId, QueueId, Records, Target,
 };
 use crate::protocol::short::ShortBytes;
+use crate::storage::octets::{Octets, Salt};
 
 /// Bytes of a frame before its records.
 pub(super) const FRAME_HEADER: usize = 36;
@@ -72,31 +73,6 @@ const TARGET_LEN: usize = 19;
 
 /// Bytes of the frame that ends a segment.
 pub(super) const SEAL_LEN: usize = FRAME_HEADER + 1;
-
-/// What makes frames those of one log: see `salt.rs`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Salt {
-    /// In the segment's number, by exclusive or.
-    pub(super) mark: u32,
-    /// What checksums begin with.
-    pub(super) crc: u32,
-}
-
-impl Salt {
-    /// That of segments without one.
-    pub(super) const NONE: Salt = Salt { mark: 0, crc: 0 };
-
-    fn hash(self, covered: &[u8]) -> u32 {
-        let mut hasher = self.hasher();
-        hasher.update(covered);
-        hasher.finalize()
-    }
-
-    /// Makes the checksum of a frame.
-    pub(super) fn hasher(self) -> crc32fast::Hasher {
-        crc32fast::Hasher::new_with_initial(self.crc)
-    }
-}
 
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -466,7 +442,7 @@ impl PublishRecord<'_> {
 
     pub(super) fn targets(&self) -> impl Iterator<Item = Target> + '_ {
         self.targets.chunks_exact(TARGET_LEN).map(|t| {
-            let mut r = Bytes(t);
+            let mut r = Octets(t);
             Target {
                 queue: QueueId(r.u64().unwrap_or(0)),
                 expires_at: r.u64().unwrap_or(0),
@@ -499,44 +475,17 @@ impl PublishRecord<'_> {
     }
 }
 
-/// Reads integers from the front; `None` when there are no more bytes.
-pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    pub(super) fn u8(&mut self) -> Option<u8> {
-        self.take(1).map(|b| b[0])
-    }
-
-    pub(super) fn u16(&mut self) -> Option<u16> {
-        self.take(2)?.try_into().ok().map(u16::from_be_bytes)
-    }
-
-    pub(super) fn u32(&mut self) -> Option<u32> {
-        self.take(4)?.try_into().ok().map(u32::from_be_bytes)
-    }
-
-    pub(super) fn u64(&mut self) -> Option<u64> {
-        self.take(8)?.try_into().ok().map(u64::from_be_bytes)
-    }
-}
-
 /// The salt that the start of a frame says, which is a segment's first.
 pub(super) fn salt_in(frame: &[u8]) -> Option<Salt> {
-    let mut r = Bytes(frame.get(FRAME_HEADER..)?);
+    let mut r = Octets(frame.get(FRAME_HEADER..)?);
     let said = r.u8()? == SALT;
-    let (mark, crc) = (r.u32()?, r.u32()?);
-    said.then_some(Salt { mark, crc })
+    let salt = r.salt()?;
+    said.then_some(salt)
 }
 
 /// How many frames of the same append follow a frame.
 pub(super) fn followed_by(frame: &[u8]) -> u32 {
-    let mut r = Bytes(frame.get(records_at(frame)..).unwrap_or_default());
+    let mut r = Octets(frame.get(records_at(frame)..).unwrap_or_default());
     match r.u8() {
         Some(FOLLOWED) => r.u32().unwrap_or(0),
         _ => 0,
@@ -552,7 +501,7 @@ pub(super) fn decode<'a>(
     let Some(records) = frame.get(FRAME_HEADER..header.size()) else {
         return false;
     };
-    let mut r = Bytes(records);
+    let mut r = Octets(records);
     let mut next_id = header.first_id;
     let end_id = header.first_id + u64::from(header.n_messages);
     while !r.0.is_empty() {
@@ -564,7 +513,7 @@ pub(super) fn decode<'a>(
 }
 
 fn decode_one<'a>(
-    r: &mut Bytes<'a>,
+    r: &mut Octets<'a>,
     next_id: &mut u64,
     end_id: u64,
     each: &mut impl FnMut(Record<'a>),

@@ -3,10 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use super::format::{self, FRAME_HEADER, FrameHeader, Salt};
+use super::format::{self, FRAME_HEADER, FrameHeader};
 use super::segment::lsn;
 use crate::broker::ports::Lsn;
 use crate::storage::files::LogFile;
+use crate::storage::octets::Salt;
 
 /// Bytes read from a file at once.
 const BLOCK_BYTES: usize = 256 * 1024;

@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 
 use bytes::BufMut;
 
-use super::format::{self, Bytes, FrameHeader, ID_MAX, SEGMENT_IDS_MAX, Salt};
+use super::format::{self, FrameHeader, ID_MAX, SEGMENT_IDS_MAX};
 use super::frames::Frames;
 use super::summary::{Settled, Summary};
-use super::{Inner, reclaim, writer};
+use super::{Inner, writer};
 use crate::broker::ports::{Lsn, MessageId, QueueId, RecoveredRun, Target};
-use crate::storage::files::{FileLayer, LogFile};
+use crate::storage::files::{FileLayer, LogFile, replace};
+use crate::storage::octets::{Octets, Salt};
 
 /// Of this layout; an index of another version is not used.
 const VERSION: u8 = 1;
@@ -77,7 +78,7 @@ fn encode(summary: &Summary) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Option<Summary> {
-    let mut r = Bytes(bytes);
+    let mut r = Octets(bytes);
     if r.u32()? != crc32fast::hash(r.0) || r.u8()? != VERSION {
         return None;
     }
@@ -212,5 +213,10 @@ pub(super) fn write(log: &Inner, number: u32) -> io::Result<()> {
     }
     // IMPORTANT: an index says that the segment is whole, whatever happens.
     writer::sync_applied(log)?;
-    reclaim::replace(log, &path(&log.options.dir, number), &bytes, false)
+    replace(
+        log.files.as_ref(),
+        &path(&log.options.dir, number),
+        &bytes,
+        false,
+    )
 }

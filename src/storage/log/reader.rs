@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::format::{self, Record, Salt};
+use super::format::{self, Record};
 use super::frames::{Frames, Next};
 use super::open::SegmentFile;
 use super::segment::lsn;
 use super::{Inner, Staging, damage};
 use crate::broker::ports::{Bell, Found, Lsn, MessageId};
 use crate::storage::files::LogFile;
+use crate::storage::octets::Salt;
 
 /// What is not written yet is waited for so long: longer than a disk needs that works. One that
 /// does not must not keep those who want to read something else.

@@ -9,7 +9,7 @@
 //! gets room from removing what is dead, whatever else cannot be written.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -294,30 +294,4 @@ pub(super) fn remove_if_there(log: &Inner, path: &Path) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
-}
-
-/// Puts a file in place of another: all or nothing, if it is `synced` before. The folder is the caller's.
-pub(super) fn replace(log: &Inner, path: &Path, bytes: &[u8], synced: bool) -> io::Result<()> {
-    let tmp = tmp(path);
-    let written = (|| {
-        let file = log.files.open(&tmp)?;
-        file.truncate(0)?;
-        file.write_at(bytes, 0)?;
-        if synced {
-            file.sync_data()?;
-        }
-        log.files.rename(&tmp, path)
-    })();
-    if written.is_err() {
-        // It takes room on a disk that may be full.
-        let _ = log.files.remove(&tmp);
-    }
-    written
-}
-
-/// Where a file is written before it takes its place: what is found there at a start is nothing.
-pub(super) fn tmp(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
-    name.into()
 }

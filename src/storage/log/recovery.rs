@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::damage::{self, Damage, Hole};
-use super::format::{self, Place, Salt};
+use super::format::{self, Place};
 use super::frames::{Frames, Next};
 use super::open::SegmentFile;
 use super::pending::Durable;
@@ -33,6 +33,7 @@ use super::{LogOptions, index, settled};
 use crate::broker::ports::{Definition, DefinitionChange, Lsn, MessageId, QueueId, RecoveredRun};
 use crate::storage::definitions::{Stored, apply, list};
 use crate::storage::files::{FileLayer, LogFile};
+use crate::storage::octets::Salt;
 
 /// What recovery found.
 pub(super) struct Recovered {

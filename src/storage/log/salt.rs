@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use bytes::BufMut;
 
 use super::damage::is_of_the_process;
-use super::format::{self, Bytes, Salt};
+use super::format;
 use super::frames::Frames;
-use crate::storage::files::FileLayer;
+use crate::storage::files::{FileLayer, replace};
+use crate::storage::octets::{Octets, Salt};
 
 /// Of the file's layout.
 const VERSION: u8 = 1;
@@ -76,14 +77,11 @@ fn encode(salts: &Salts) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Option<Salts> {
-    let mut r = Bytes(bytes);
+    let mut r = Octets(bytes);
     if r.u32()? != crc32fast::hash(r.0) || r.u8()? != VERSION {
         return None;
     }
-    let salt = Salt {
-        mark: r.u32()?,
-        crc: r.u32()?,
-    };
+    let salt = r.salt()?;
     let from = r.u32()?;
     r.0.is_empty().then_some(Salts { salt, from })
 }
@@ -117,7 +115,9 @@ pub(super) fn find(
         }
     }
     let source = said.map_or(Source::New, |_| Source::Segments);
-    let salts = said.or_else(|| new(files)).map(|salt| Salts { salt, from });
+    let salts = said
+        .or_else(|| Salt::random(files).ok())
+        .map(|salt| Salts { salt, from });
     Ok((salts.unwrap_or(Salts::NONE), source))
 }
 
@@ -137,32 +137,10 @@ fn first(files: &dyn FileLayer, number: u32, path: &Path) -> io::Result<Option<S
     Ok(found.map(|_| salt))
 }
 
-fn new(files: &dyn FileLayer) -> Option<Salt> {
-    let mut octets = [0; 8];
-    files.random(&mut octets).ok()?;
-    let mut r = Bytes(&octets);
-    Some(Salt {
-        mark: r.u32()?,
-        crc: r.u32()?,
-    })
-}
-
 /// Puts it in its file, for good.
 pub(super) fn save(files: &dyn FileLayer, dir: &Path, salts: &Salts) -> io::Result<()> {
-    let path = path(dir);
-    let tmp = path.with_extension("tmp");
-    let written = (|| {
-        let file = files.open(&tmp)?;
-        file.truncate(0)?;
-        file.write_at(&encode(salts), 0)?;
-        file.sync_data()?;
-        files.rename(&tmp, &path)?;
-        files.sync_dir(&dir.join("log"))
-    })();
-    if written.is_err() {
-        let _ = files.remove(&tmp);
-    }
-    written
+    replace(files, &path(dir), &encode(salts), true)?;
+    files.sync_dir(&dir.join("log"))
 }
 
 #[cfg(test)]
@@ -171,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_salt_is_what_was_saved_or_nothing() {
-        let salt = new(&crate::storage::files::Disk).expect("random octets");
+        let salt = Salt::random(&crate::storage::files::Disk).expect("random octets");
         let salts = Salts { salt, from: 7 };
         let mut bytes = encode(&salts);
         assert_eq!((bytes.len(), decode(&bytes)), (LEN, Some(salts)));

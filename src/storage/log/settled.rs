@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::BufMut;
 
-use super::format::Bytes;
 use super::segment::Segment;
-use super::{Inner, reclaim, writer};
+use super::{Inner, writer};
 use crate::broker::ports::QueueId;
-use crate::storage::files::FileLayer;
+use crate::storage::files::{FileLayer, replace};
+use crate::storage::octets::Octets;
 
 /// No notes are longer.
 pub(super) const BYTES_MAX: u64 = 1 << 30;
@@ -72,7 +72,12 @@ fn save_one(log: &Inner, number: u32) -> io::Result<u64> {
     writer::sync_applied(log)?;
     let crc = crc32fast::hash(&out[4..]);
     out[..4].copy_from_slice(&crc.to_be_bytes());
-    reclaim::replace(log, &path(&log.options.dir, number), &out, true)?;
+    replace(
+        log.files.as_ref(),
+        &path(&log.options.dir, number),
+        &out,
+        true,
+    )?;
     Ok(settled)
 }
 
@@ -104,7 +109,7 @@ pub(super) fn load(
     let file = files.open_existing(&path)?;
     let mut bytes = vec![0; file.len()?.min(BYTES_MAX) as usize];
     let n = file.read_at(&mut bytes, 0)?;
-    let mut r = Bytes(&bytes[..n]);
+    let mut r = Octets(&bytes[..n]);
     if r.u32() != Some(crc32fast::hash(r.0)) {
         tracing::error!(
             "{}: checksum mismatch, ignored: acknowledged messages may come back",

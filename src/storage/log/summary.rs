@@ -186,6 +186,7 @@ mod tests {
     use super::*;
     use crate::broker::message::{Message, Parts};
     use crate::broker::ports::{LoggedPublish, Records};
+    use crate::storage::octets::Salt;
 
     fn target(queue: u64, expires_at: u64) -> Target {
         Target {
@@ -216,7 +217,7 @@ mod tests {
         }
         let place = format::Place {
             segment: 1,
-            salt: format::Salt::NONE,
+            salt: Salt::NONE,
             offset: 0,
             watermark: 0,
             first_id: 1,

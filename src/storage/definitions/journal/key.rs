@@ -13,8 +13,9 @@ use std::{fmt, io};
 
 use bytes::BufMut;
 
-use super::{MAGIC, Octets};
+use super::MAGIC;
 use crate::storage::files::FileLayer;
+use crate::storage::octets::{Octets, Salt};
 
 /// Begins a file that has a key.
 const START: u32 = 0x4c56_4a48;
@@ -27,10 +28,7 @@ pub(super) const LEN: usize = 17;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Key {
-    magic: u32,
-    crc: u32,
-}
+pub(super) struct Key(Salt);
 
 /// The version of a journal that a later Leveret wrote.
 #[derive(Debug, Eq, PartialEq)]
@@ -50,16 +48,10 @@ impl std::error::Error for Unknown {}
 
 impl Key {
     /// That of files without one.
-    pub(super) const NONE: Key = Key { magic: 0, crc: 0 };
+    pub(super) const NONE: Key = Key(Salt::NONE);
 
     pub(super) fn new(files: &dyn FileLayer) -> io::Result<Key> {
-        let mut octets = [0; 8];
-        files.random(&mut octets)?;
-        let [magic, crc] = [0, 4].map(|at| {
-            let half = [octets[at], octets[at + 1], octets[at + 2], octets[at + 3]];
-            u32::from_be_bytes(half)
-        });
-        Ok(Key { magic, crc })
+        Salt::random(files).map(Key)
     }
 
     /// The key of a file that begins so, and where its records do.
@@ -76,8 +68,7 @@ impl Key {
         if version != VERSION {
             return Some(Err(Unknown(version)));
         }
-        let (magic, crc) = (r.u32()?, r.u32()?);
-        Some(Ok((Key { magic, crc }, LEN)))
+        Some(Ok((Key(r.salt()?), LEN)))
     }
 
     /// The start of a file that has it.
@@ -87,8 +78,8 @@ impl Key {
         out.put_u32(START);
         out.put_u32(0);
         out.put_u8(VERSION);
-        out.put_u32(self.magic);
-        out.put_u32(self.crc);
+        out.put_u32(self.0.mark);
+        out.put_u32(self.0.crc);
         let crc = crc32fast::hash(&start[8..]);
         start[4..8].copy_from_slice(&crc.to_be_bytes());
         start
@@ -96,12 +87,10 @@ impl Key {
 
     /// What begins a record.
     pub(super) fn magic(self) -> u32 {
-        MAGIC ^ self.magic
+        MAGIC ^ self.0.mark
     }
 
     pub(super) fn hash(self, payload: &[u8]) -> u32 {
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.crc);
-        hasher.update(payload);
-        hasher.finalize()
+        self.0.hash(payload)
     }
 }

@@ -3,6 +3,7 @@
 use super::reading::frames_of;
 use super::*;
 use crate::storage::definitions::Stored;
+use crate::storage::octets::Salt;
 
 pub(super) type Copies = BTreeSet<(u64, u64)>;
 
@@ -339,7 +340,7 @@ fn fit(path: &Path, bytes: &mut [u8]) {
         }
         return;
     }
-    let salt = format::salt_in(bytes).unwrap_or(format::Salt::NONE);
+    let salt = format::salt_in(bytes).unwrap_or(Salt::NONE);
     let mut at = 0;
     while let Some(header) = bytes.get(at..).and_then(format::FrameHeader::read)
         && let Some(covered) = bytes.get(at + 8..at + header.size())

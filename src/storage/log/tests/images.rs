@@ -3,12 +3,13 @@
 use super::damage::{found, image, paths, said, without};
 use super::reading::frames_of;
 use super::*;
+use crate::storage::octets::Salt;
 
 const IMAGES: usize = 40;
 
 /// Octets with the frame of a message from nobody at every place at which a frame could be looked for, as they
 /// would have to stand from `offset` on in this segment. `salt`: what the frames have that made them up.
-fn images(segment: u32, offset: u32, salt: format::Salt) -> Vec<u8> {
+fn images(segment: u32, offset: u32, salt: Salt) -> Vec<u8> {
     let mut out = Vec::new();
     let mut records = Records::default();
     stage(&mut records, message(0xbad, 0), &[1]);
@@ -53,7 +54,7 @@ fn with_images(dir: &Path, disk: &FaultyDisk) -> (PathBuf, usize, usize) {
     };
     let around = format::FRAME_HEADER + 17 + 19 + 2;
     let body = staged + around as u32;
-    let made_up = images(1, body, format::Salt::NONE);
+    let made_up = images(1, body, Salt::NONE);
     records.targets.push(target(1));
     records.publishes.push(LoggedPublish {
         message: Message::uncounted(&parts, &made_up),
@@ -169,7 +170,7 @@ fn segments_without_a_salt_are_read_and_rewritten_as_they_were() {
             .for_each(|n| stage(&mut records, message(n, 10), &[1]));
         let place = format::Place {
             segment: 3,
-            salt: format::Salt::NONE,
+            salt: Salt::NONE,
             offset: bytes.len() as u32,
             watermark: lsn(3, bytes.len() as u32).0,
             first_id: numbers.start,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::super::*;
 use super::disk::{SALT, SimDisk};
 use super::model::Cost;
+use crate::storage::octets::Salt;
 
 /// A frame that checks.
 pub(super) struct Said {
@@ -28,9 +29,9 @@ pub(super) struct Hit {
 }
 
 /// What the frames have.
-fn salt() -> format::Salt {
+fn salt() -> Salt {
     let [a, b, c, d, e, f, g, h] = SALT;
-    format::Salt {
+    Salt {
         mark: u32::from_be_bytes([a, b, c, d]),
         crc: u32::from_be_bytes([e, f, g, h]),
     }
