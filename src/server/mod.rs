@@ -56,7 +56,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An alarm ends, and certificate files are looked at, once in so many times: who is near the limit is told
 /// at most once a second that it is over.
-const SLOW_ONE_IN: u32 = 10;
+const SLOW_ONE_IN: u64 = 10;
 
 /// A wall clock that is off by more than this was set; less is how clocks run.
 const CLOCK_SET_MS: u64 = 10_000;
@@ -377,9 +377,18 @@ impl Server {
     /// The log could not be closed.
     pub async fn run(self, signals: &mut Signals) -> io::Result<bool> {
         // Not here: a disk that does not answer must not keep signals from being heard.
-        tokio::spawn(self.watch().for_ever(self.stop.clone()));
+        let watch = self.watch();
+        let look = move |n| watch.once(n % SLOW_ONE_IN == 0);
+        tokio::spawn(again_and_again(WATCH_INTERVAL, self.stop.clone(), look));
+        // By itself: a disk with certificates that does not answer must not keep alarms from being raised.
         if let Some(tls) = self.tls.clone() {
-            tokio::spawn(certificates(tls, self.stop.clone()));
+            let look = move |_| {
+                if tls.changed() {
+                    tls.reload();
+                }
+            };
+            let slowly = WATCH_INTERVAL * SLOW_ONE_IN as u32;
+            tokio::spawn(again_and_again(slowly, self.stop.clone(), look));
         }
         let mut tick = tokio::time::interval(WATCH_INTERVAL);
         loop {
@@ -489,41 +498,23 @@ impl Watch {
             self.shared.set_alarm(alarm, &state);
         }
     }
-
-    async fn for_ever(self, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(WATCH_INTERVAL);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        for n in (0..SLOW_ONE_IN).cycle() {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = tick.tick() => {}
-            }
-            let watch = self.clone();
-            let look = move || watch.once(n == 0);
-            if tokio::task::spawn_blocking(look).await.is_err() {
-                return;
-            }
-        }
-    }
 }
 
-/// Reads certificate files that have changed. By itself: a disk of theirs that does not answer must not keep
-/// the alarms from being raised.
-async fn certificates(tls: Arc<TlsReloader>, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(WATCH_INTERVAL * SLOW_ONE_IN);
+/// Looks at something on a thread that may wait, again and again; told which time it is.
+async fn again_and_again(
+    interval: Duration,
+    stop: CancellationToken,
+    look: impl Fn(u64) + Clone + Send + 'static,
+) {
+    let mut tick = tokio::time::interval(interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for n in 0.. {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        let tls = tls.clone();
-        let look = move || {
-            if tls.changed() {
-                tls.reload();
-            }
-        };
-        if tokio::task::spawn_blocking(look).await.is_err() {
+        let look = look.clone();
+        if tokio::task::spawn_blocking(move || look(n)).await.is_err() {
             return;
         }
     }
