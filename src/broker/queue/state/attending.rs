@@ -30,10 +30,12 @@ impl QueueState {
         deliveries: &[DeliveryRef],
         cx: &mut Cx<'_>,
     ) -> usize {
-        let mut unsent = 0;
+        let mut unsent = Vec::new();
         for index in consumers {
-            unsent += self.drop_consumer(*index, cx);
+            unsent.append(&mut self.drop_consumer(*index, cx));
         }
+        let n_unsent = unsent.len();
+        self.take_unsent(unsent, cx);
         for d in deliveries {
             if let Some(unacked) = self.take_unacked(*d) {
                 self.return_credit(&unacked);
@@ -41,30 +43,27 @@ impl QueueState {
             }
         }
         self.pump(cx);
-        if unsent > 0 || !deliveries.is_empty() {
+        if n_unsent > 0 || !deliveries.is_empty() {
             self.enforce_limits(cx);
             self.expire(cx);
             self.arm(cx);
         }
-        unsent
+        n_unsent
     }
 
-    /// Removes a consumer and takes back what was handed to it and not sent; returns how many. Hands
-    /// nothing to those who are left.
-    pub(super) fn drop_consumer(&mut self, index: ConsumerIndex, cx: &mut Cx<'_>) -> usize {
+    /// Removes a consumer; what was handed to it and not sent is for [`Self::take_unsent`]: of all consumers
+    /// that go together at once.
+    pub(super) fn drop_consumer(&mut self, index: ConsumerIndex, cx: &mut Cx<'_>) -> Vec<Delivery> {
         let Some(consumer) = self.consumers.remove(index) else {
-            return 0;
+            return Vec::new();
         };
-        let unsent = consumer.info.outlet.withdraw(consumer.info.key);
-        let n = unsent.len();
-        self.take_unsent(unsent, cx);
         if self.consumers.len() == 0 {
             self.touch(cx);
             if cx.queue.info.auto_delete && self.had_consumer {
                 cx.fx.unused.push(cx.queue.clone());
             }
         }
-        n
+        consumer.info.outlet.withdraw(consumer.info.key)
     }
 
     /// The outlet of these consumers has room again. All of them before the first gets anything: it would

@@ -44,26 +44,25 @@ impl QueueState {
             late.push((unacked.consumer, unacked.serial));
             self.come_back(unacked.entry, Settle::Fail, cx);
         }
+        let mut unsent = Vec::new();
         for (consumer, serial) in late {
-            self.give_up(consumer, serial, cx);
+            unsent.append(&mut self.give_up(consumer, serial, cx));
         }
+        self.take_unsent(unsent, cx);
         self.pump(cx);
         self.enforce_limits(cx);
     }
 
-    /// Removes a consumer that kept a delivery for too long, and tells it.
-    fn give_up(&mut self, index: ConsumerIndex, serial: u32, cx: &mut Cx<'_>) {
-        let Some(consumer) = self.consumers.get(index) else {
-            return;
+    /// Removes a consumer that kept a delivery for too long, and tells it; see [`Self::drop_consumer`].
+    fn give_up(&mut self, index: ConsumerIndex, serial: u32, cx: &mut Cx<'_>) -> Vec<Delivery> {
+        let Some(consumer) = self.consumers.get(index).filter(|c| c.serial == serial) else {
+            return Vec::new();
         };
-        if consumer.serial != serial {
-            return;
-        }
         let outlet = consumer.info.outlet.clone();
         let notice = Notice::TimedOut(consumer.info.key, consumer.info.timeout);
         if outlet.notify(notice) {
             cx.fx.ring(&outlet);
         }
-        self.drop_consumer(index, cx);
+        self.drop_consumer(index, cx)
     }
 }
