@@ -125,10 +125,13 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> Routed {
         });
         return Routed::Passed;
     }
-    let passing = found.queues.iter().filter(|q| q.passes().is_some());
-    let queues = match passing.take(2).count() {
-        2 => usize::MAX,
-        _ => found.queues.len(),
+    let queues = match found.queues.len() {
+        several @ 2.. => {
+            let passing = found.queues.iter().filter(|q| q.passes().is_some());
+            let multiplies = passing.take(2).count() == 2;
+            if multiplies { usize::MAX } else { several }
+        }
+        few => few,
     };
     batch.counting_on(dead.entry.delivery_count, |batch| {
         if !found.queues.is_empty() {

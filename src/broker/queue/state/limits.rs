@@ -13,8 +13,8 @@ impl QueueState {
         if settings.queue_type == QueueType::Quorum {
             return self.reserve_in_quorum(body_len, settings);
         }
-        let ready = self.n_ready + self.reserved + self.away.n_dead();
-        let bytes = self.ready_bytes + self.reserved_bytes + u64::from(body_len);
+        let (ready, bytes) = self.filled();
+        let bytes = bytes + u64::from(body_len);
         let over_length = settings.max_length.is_some_and(|max| {
             ready + 1 > max && (max == 0 || ready + 1 > max + self.consumers.credit(ready + 1))
         });
@@ -22,9 +22,13 @@ impl QueueState {
         if over_length || over_bytes {
             return false;
         }
+        self.promise(body_len);
+        true
+    }
+
+    fn promise(&mut self, body_len: u32) {
         self.reserved += 1;
         self.reserved_bytes += u64::from(body_len);
-        true
     }
 
     /// A quorum queue refuses once it is over its limits, the message that took it there is in it, and goes
@@ -39,8 +43,7 @@ impl QueueState {
         if self.refuses {
             return false;
         }
-        self.reserved += 1;
-        self.reserved_bytes += u64::from(body_len);
+        self.promise(body_len);
         self.refuses = self.is_over(settings);
         true
     }
@@ -106,8 +109,7 @@ impl QueueState {
         &mut self,
         settings: &QueueSettings,
     ) -> Option<DeathReason> {
-        let is_empty = self.n_ready + self.reserved + self.away.n_dead() == 0;
-        if self.deleted || !is_empty || self.paging || self.consumers.any_ready() {
+        if self.deleted || self.filled().0 > 0 || self.paging || self.consumers.any_ready() {
             return None;
         }
         if settings.overflow == Overflow::DropHead && settings.max_length == Some(0) {
