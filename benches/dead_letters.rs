@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use leveret::broker::Broker;
 use leveret::broker::batch::Batch;
 use leveret::broker::message::{FLAG_PERSISTENT, Message, Parts};
 use leveret::broker::queue::Queue;
 use leveret::broker::vhost::QueueDeclare;
-use leveret::broker::{Broker, ConnectionId};
 use leveret::protocol::field_table::FieldTable;
 use leveret::storage::memory::MemoryLog;
 
@@ -27,13 +27,8 @@ fn chain(hops: u64) -> (Broker, Arc<Queue>, Arc<Queue>) {
             arguments.insert("x-dead-letter-routing-key", format!("q{}", n + 1).as_str());
         }
         let declared = vhost.declare_queue(&QueueDeclare {
-            name: &format!("q{n}"),
-            server_named: false,
             durable: true,
-            exclusive: false,
-            auto_delete: false,
-            arguments: &arguments,
-            connection: ConnectionId(1),
+            ..QueueDeclare::named(&format!("q{n}"), &arguments)
         });
         declared.expect("new").0
     };

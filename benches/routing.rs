@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use criterion::{BatchSize, Criterion, Throughput};
+use leveret::broker::Broker;
 use leveret::broker::exchange::{Destination, ExchangeType, Router};
 use leveret::broker::ports::{
     Appended, Bell, Found, LogFailed, Lsn, MessageId, MessageLog, QueueId, Records,
 };
 use leveret::broker::routing::RouteCache;
 use leveret::broker::vhost::{BindingSpec, QueueDeclare, Vhost};
-use leveret::broker::{Broker, ConnectionId};
 use leveret::protocol::field_table::{FieldTable, FieldValue};
 use leveret::protocol::properties::{Properties, PropertiesRef};
 
@@ -64,14 +64,10 @@ fn vhost() -> Arc<Vhost> {
 }
 
 fn queue(v: &Vhost, name: &str) -> Destination {
+    let none = FieldTable::new();
     let declare = QueueDeclare {
-        server_named: false,
-        name,
         durable: true,
-        exclusive: false,
-        auto_delete: false,
-        arguments: &FieldTable::new(),
-        connection: ConnectionId(1),
+        ..QueueDeclare::named(name, &none)
     };
     Destination::Queue(v.declare_queue(&declare).expect("it is new").0)
 }

@@ -24,7 +24,7 @@ use crate::broker::access::User;
 use crate::broker::arguments::QueueType;
 use crate::broker::exchange::Destination;
 use crate::broker::vhost::{BindingSpec, ExchangeDeclare, QueueDeclare, TopologyError, Vhost};
-use crate::broker::{Broker, ConnectionId, USER_LIMITS, VHOST_LIMITS};
+use crate::broker::{Broker, USER_LIMITS, VHOST_LIMITS};
 use crate::password;
 use crate::protocol::field_table::{FieldTable, FieldValue};
 
@@ -425,12 +425,9 @@ impl Loader<'_> {
         let declare = QueueDeclare {
             // A name that a server gave is one that may be given back.
             server_named: q.name.starts_with("amq.gen-"),
-            name: &q.name,
             durable: q.durable,
-            exclusive: false,
             auto_delete: q.auto_delete,
-            arguments: &arguments,
-            connection: ConnectionId(0),
+            ..QueueDeclare::named(&q.name, &arguments)
         };
         match vhost.declare_queue(&declare) {
             Ok(_) => Ok(()),

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use leveret::broker::Broker;
 use leveret::broker::batch::Batch;
 use leveret::broker::message::{Message, Parts};
 use leveret::broker::ports::Bell;
 use leveret::broker::queue::{DeliveryRef, Got, Queue, Settle};
 use leveret::broker::vhost::QueueDeclare;
-use leveret::broker::{Broker, ConnectionId};
 use leveret::protocol::field_table::FieldTable;
 use leveret::storage::memory::MemoryLog;
 
@@ -29,15 +29,8 @@ fn settlements_find_their_queue_among_many() {
     let bell: Arc<dyn Bell> = Arc::new(NoBell);
     let queues: Vec<_> = (0..QUEUES)
         .map(|n| {
-            let declared = vhost.declare_queue(&QueueDeclare {
-                name: &n.to_string(),
-                server_named: false,
-                durable: false,
-                exclusive: false,
-                auto_delete: false,
-                arguments: &FieldTable::new(),
-                connection: ConnectionId(1),
-            });
+            let declared =
+                vhost.declare_queue(&QueueDeclare::named(&n.to_string(), &FieldTable::new()));
             let queue = declared.expect("new").0;
             let parts = Parts {
                 exchange: "".into(),

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use leveret::protocol::encode::{self, Content};
 use leveret::protocol::field_table::{FieldTable, FieldValue, TableRef};
 use leveret::protocol::frame::{self, FrameKind};
-use leveret::protocol::methods::{basic, channel, connection, exchange, queue, tx};
+use leveret::protocol::methods::{basic, channel, connection, queue, tx};
 use leveret::protocol::properties::Properties;
 use leveret::protocol::{EncodeMethod, Method};
 use support::{Broker, Client};
@@ -55,29 +55,11 @@ impl Peer {
     }
 
     fn exchange(&mut self, name: &str, type_: &str, arguments: &FieldTable) {
-        let arguments = arguments.to_bytes();
-        let declare = exchange::Declare {
-            exchange: name,
-            type_,
-            passive: false,
-            durable: true,
-            auto_delete: false,
-            internal: false,
-            nowait: false,
-            arguments: TableRef::unchecked(&arguments),
-        };
-        self.ask(&declare, exchange::DeclareOk);
+        self.c.declare_exchange(name, type_, arguments).unwrap();
     }
 
     fn bind(&mut self, queue: &str, exchange: &str, routing_key: &str) {
-        let bind = queue::Bind {
-            queue,
-            exchange,
-            routing_key,
-            nowait: false,
-            arguments: TableRef::default(),
-        };
-        self.ask(&bind, queue::BindOk);
+        self.c.bind(queue, exchange, routing_key).unwrap();
     }
 
     fn purge(&mut self, queue: &str) {

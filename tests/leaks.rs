@@ -5,7 +5,7 @@
 #[path = "../benches/support/inbox.rs"]
 mod inbox;
 #[path = "../benches/support/session.rs"]
-#[allow(dead_code, reason = "it is shared with benchmarks")]
+#[allow(dead_code, reason = "its broker on a log in memory is for others")]
 mod session;
 
 use std::io;
@@ -16,7 +16,6 @@ use bytes::BytesMut;
 use leveret::amqp::connection::Connection;
 use leveret::amqp::settings::SessionSettings;
 use leveret::broker::Broker;
-use leveret::broker::access::User;
 use leveret::broker::memory::Use;
 use leveret::broker::ports::{
     Appended, Bell, Found, LogFailed, Lsn, MessageId, MessageLog, QueueId, Records,
@@ -366,18 +365,7 @@ fn everything(broker: &Arc<Broker>, peer: &mut Peer, n: usize) {
 
 #[test]
 fn what_is_deleted_leaves_nothing() {
-    let log = Arc::new(Forgetful::default());
-    let (broker, _) = Broker::new(log, &[]);
-    broker.add_vhost("/").unwrap();
-    let guest = User {
-        name: "guest".into(),
-        password_hash: String::new(),
-        hashing_algorithm: String::new(),
-        tags: Vec::new(),
-    };
-    broker.put_user(guest).unwrap();
-    broker.put_permissions("guest", "/", [".*"; 3]).unwrap();
-    let broker = Arc::new(broker);
+    let broker = session::broker_on(Arc::new(Forgetful::default()));
     // What is counted, by names where there are some.
     let census = || {
         let vhost = broker.vhost("/").unwrap();

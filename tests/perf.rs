@@ -1,7 +1,6 @@
 //! `leveret perf` leaves a broker as it was.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
-#![allow(dead_code, reason = "the support of all tests")]
 
 mod support;
 

@@ -8,38 +8,10 @@ use std::time::{Duration, Instant};
 
 use leveret::protocol::EncodeMethod;
 use leveret::protocol::Method;
-use leveret::protocol::field_table::{FieldTable, TableRef};
-use leveret::protocol::methods::{basic, exchange, queue};
+use leveret::protocol::field_table::FieldTable;
+use leveret::protocol::methods::{basic, exchange};
 use leveret::protocol::properties::Properties;
 use support::{Broker, Client};
-
-fn declare_exchange(c: &mut Client, name: &str, type_: &str, arguments: &FieldTable) {
-    let arguments = arguments.to_bytes();
-    let declare = exchange::Declare {
-        exchange: name,
-        type_,
-        passive: false,
-        durable: true,
-        auto_delete: false,
-        internal: false,
-        nowait: false,
-        arguments: TableRef::unchecked(&arguments),
-    };
-    c.send(1, &declare).unwrap();
-    c.expect(exchange::DeclareOk::ID).unwrap();
-}
-
-fn bind(c: &mut Client, queue: &str, exchange: &str, routing_key: &str) {
-    let bind = queue::Bind {
-        queue,
-        exchange,
-        routing_key,
-        nowait: false,
-        arguments: TableRef::default(),
-    };
-    c.send(1, &bind).unwrap();
-    c.expect(queue::BindOk::ID).unwrap();
-}
 
 fn with_header(name: &str, value: i64, delivery_mode: u8) -> Properties {
     let mut headers = FieldTable::new();
@@ -71,9 +43,10 @@ fn delayed_messages_survive_kill_9_and_come_on_time() {
     let mut c = Client::connect(broker.address).unwrap();
     let mut arguments = FieldTable::new();
     arguments.insert("x-delayed-type", "direct");
-    declare_exchange(&mut c, "later", "x-delayed-message", &arguments);
+    c.declare_exchange("later", "x-delayed-message", &arguments)
+        .unwrap();
     c.declare("out", true, &FieldTable::new()).unwrap();
-    bind(&mut c, "out", "later", "k");
+    c.bind("out", "later", "k").unwrap();
     c.confirm_select().unwrap();
     let delays = [2000, 500, 1500];
     for delay in delays {
@@ -115,8 +88,9 @@ fn delayed_messages_survive_kill_9_and_come_on_time() {
     broker.kill();
     let broker = Broker::start(&data, &[]);
     let mut c = Client::connect(broker.address).unwrap();
-    declare_exchange(&mut c, "later", "x-delayed-message", &arguments);
-    bind(&mut c, "out", "later", "k");
+    c.declare_exchange("later", "x-delayed-message", &arguments)
+        .unwrap();
+    c.bind("out", "later", "k").unwrap();
     c.confirm_select().unwrap();
     c.stage_publish_to("later", "k", b"last", &with_header("x-delay", 600, 2));
     c.flush().unwrap();

@@ -6,6 +6,7 @@ use leveret::amqp::connection::{Connection, Parts};
 use leveret::amqp::settings::{Authenticator, Login, Refused, SessionSettings};
 use leveret::broker::Broker;
 use leveret::broker::access::User;
+use leveret::broker::ports::MessageLog;
 use leveret::storage::memory::MemoryLog;
 
 use super::inbox::Inbox;
@@ -31,7 +32,7 @@ pub fn broker() -> Arc<Broker> {
 }
 
 /// The same on an empty log.
-pub fn broker_on(log: Arc<MemoryLog>) -> Arc<Broker> {
+pub fn broker_on(log: Arc<dyn MessageLog>) -> Arc<Broker> {
     let (broker, _) = Broker::new(log, &[]);
     broker.add_vhost("/").expect("accepted");
     let guest = User {

@@ -80,6 +80,21 @@ pub struct QueueDeclare<'a> {
     pub connection: ConnectionId,
 }
 
+impl<'a> QueueDeclare<'a> {
+    /// A transient queue of this name that is not exclusive; other flags are set from here.
+    pub fn named(name: &'a str, arguments: &'a FieldTable) -> QueueDeclare<'a> {
+        QueueDeclare {
+            name,
+            server_named: false,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            arguments,
+            connection: ConnectionId(0),
+        }
+    }
+}
+
 /// A binding to add or remove.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "the method's own fields")]

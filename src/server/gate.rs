@@ -152,12 +152,12 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Broker;
     use crate::broker::batch::Batch;
     use crate::broker::message::{Message, Parts};
     use crate::broker::outlet::ConsumerKey;
     use crate::broker::queue::ConsumerInfo;
     use crate::broker::vhost::QueueDeclare;
-    use crate::broker::{Broker, ConnectionId};
     use crate::protocol::field_table::FieldTable;
     use crate::server::inbox::Inbox;
     use crate::storage::memory::MemoryLog;
@@ -252,16 +252,9 @@ mod tests {
         let (broker, _) = Broker::new(MemoryLog::new(), &[]);
         broker.add_vhost("/").expect("the log works");
         let vhost = broker.vhost("/").expect("just added");
-        let declare = QueueDeclare {
-            name: "q",
-            server_named: false,
-            durable: false,
-            exclusive: false,
-            auto_delete: false,
-            arguments: &FieldTable::new(),
-            connection: ConnectionId(1),
-        };
-        let queue = vhost.declare_queue(&declare).expect("new").0;
+        let none = FieldTable::new();
+        let declared = vhost.declare_queue(&QueueDeclare::named("q", &none));
+        let queue = declared.expect("new").0;
         let consumer = ConsumerInfo {
             key: ConsumerKey {
                 slot: 0,

@@ -298,7 +298,6 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
-    use crate::broker::ConnectionId;
     use crate::broker::message::{Message, Parts};
     use crate::broker::vhost::QueueDeclare;
     use crate::protocol::field_table::FieldTable;
@@ -338,15 +337,10 @@ mod tests {
         let vhost = broker.vhost("/").expect("just added");
         let mut batch = Batch::default();
         let queues = [HOUR, 2 * HOUR].map(|expiration| {
-            let declared = vhost.declare_queue(&QueueDeclare {
-                name: &expiration.to_string(),
-                server_named: false,
-                durable: false,
-                exclusive: false,
-                auto_delete: false,
-                arguments: &FieldTable::new(),
-                connection: ConnectionId(1),
-            });
+            let declared = vhost.declare_queue(&QueueDeclare::named(
+                &expiration.to_string(),
+                &FieldTable::new(),
+            ));
             let queue = declared.expect("new").0;
             let parts = Parts {
                 exchange: "".into(),

@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use leveret::protocol::encode::{self, Content};
 use leveret::protocol::field_table::{FieldTable, TableRef};
 use leveret::protocol::frame::{self, FrameKind, Parsed};
-use leveret::protocol::methods::{basic, channel, confirm, connection, queue};
+use leveret::protocol::methods::{basic, channel, confirm, connection, exchange, queue};
 use leveret::protocol::properties::Properties;
 use leveret::protocol::{EncodeMethod, Method, MethodId};
 
@@ -215,6 +215,40 @@ impl Client {
             unreachable!()
         };
         Ok(ok.message_count)
+    }
+
+    /// A durable exchange.
+    pub fn declare_exchange(
+        &mut self,
+        name: &str,
+        type_: &str,
+        arguments: &FieldTable,
+    ) -> std::io::Result<()> {
+        let arguments = arguments.to_bytes();
+        let declare = exchange::Declare {
+            exchange: name,
+            type_,
+            passive: false,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            nowait: false,
+            arguments: TableRef::unchecked(&arguments),
+        };
+        self.send(1, &declare)?;
+        self.expect(exchange::DeclareOk::ID).map(drop)
+    }
+
+    pub fn bind(&mut self, queue: &str, exchange: &str, routing_key: &str) -> std::io::Result<()> {
+        let bind = queue::Bind {
+            queue,
+            exchange,
+            routing_key,
+            nowait: false,
+            arguments: TableRef::default(),
+        };
+        self.send(1, &bind)?;
+        self.expect(queue::BindOk::ID).map(drop)
     }
 
     /// Ready messages and consumers of a queue.

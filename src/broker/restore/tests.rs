@@ -13,13 +13,8 @@ use crate::protocol::wire::Reader;
 
 fn declare<'a>(name: &'a str, arguments: &'a FieldTable) -> QueueDeclare<'a> {
     QueueDeclare {
-        name,
-        server_named: false,
         durable: true,
-        exclusive: false,
-        auto_delete: false,
-        arguments,
-        connection: ME,
+        ..QueueDeclare::named(name, arguments)
     }
 }
 

@@ -2,7 +2,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 
 use super::*;
-use crate::broker::ConnectionId;
 use crate::broker::exchange::Destination;
 use crate::broker::memory::Use;
 use crate::broker::message::{FLAG_PERSISTENT, Message, Parts};
@@ -64,13 +63,8 @@ fn declare(
         .vhost("/")
         .expect("there")
         .declare_queue(&QueueDeclare {
-            name,
-            server_named: false,
             durable: true,
-            exclusive: false,
-            auto_delete: false,
-            arguments: &arguments,
-            connection: ConnectionId(1),
+            ..QueueDeclare::named(name, &arguments)
         });
     declared.expect("new").0
 }

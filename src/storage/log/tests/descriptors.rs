@@ -115,6 +115,15 @@ fn open_scarce(options: &LogOptions, scarce: &Scarce) -> SegmentedLog {
     open_by(opened).0
 }
 
+/// With segments of four messages, and nothing that reclaims them by itself.
+fn small(dir: &Path, scarce: &Scarce) -> SegmentedLog {
+    let options = LogOptions {
+        segment_bytes: 4096,
+        ..idle(dir)
+    };
+    open_scarce(&options, scarce)
+}
+
 /// A backlog of many small segments.
 fn backlog(log: &SegmentedLog, n: u64) -> Vec<MessageId> {
     let mut records = Records::default();
@@ -162,11 +171,7 @@ fn a_backlog_of_many_segments_keeps_few_files_open() {
 fn without_descriptors_nothing_is_lost() {
     let dir = tempfile::tempdir().expect("a folder");
     let scarce = Scarce::default();
-    let small = LogOptions {
-        segment_bytes: 4096,
-        ..idle(dir.path())
-    };
-    let log = open_scarce(&small, &scarce);
+    let log = small(dir.path(), &scarce);
     let mut ids = backlog(&log, 400);
     let read = |ids: &[MessageId]| {
         let mut found = Vec::new();
@@ -199,11 +204,7 @@ fn without_descriptors_nothing_is_lost() {
 fn a_file_is_read_to_the_end_and_closed_when_another_takes_its_place() {
     let dir = tempfile::tempdir().expect("a folder");
     let scarce = Scarce::default();
-    let small = LogOptions {
-        segment_bytes: 4096,
-        ..idle(dir.path())
-    };
-    let log = open_scarce(&small, &scarce);
+    let log = small(dir.path(), &scarce);
     let ids = backlog(&log, 60);
     let first = || log.inner.lock().segments.by_number[&1].file.clone();
     let get = |file| log.inner.open.get(&scarce, file).expect("opened");
@@ -248,11 +249,7 @@ fn a_file_is_read_to_the_end_and_closed_when_another_takes_its_place() {
 fn a_segment_that_is_missing_is_lost_and_told() {
     let dir = tempfile::tempdir().expect("a folder");
     let scarce = Scarce::default();
-    let small = LogOptions {
-        segment_bytes: 4096,
-        ..idle(dir.path())
-    };
-    let log = open_scarce(&small, &scarce);
+    let log = small(dir.path(), &scarce);
     let ids = backlog(&log, 200);
     let (path, range) = {
         let staging = log.inner.lock();
