@@ -234,9 +234,13 @@ impl World {
     }
 
     /// What was sent has no answer, and may have ended the channel or the connection: what they held may be with
-    /// others before that is known here. Or it is asked for at once.
+    /// others before that is known here. Or it is asked for at once; as it has to be where consumers are, because
+    /// what is on its way to them may be with others before it is read here.
     fn nobody_asks(&mut self, i: usize, number: u16) -> Result<(), End> {
-        if self.random.one_in(2) {
+        let channels = &self.connection(i).channels;
+        let mut consumers = channels.iter().flat_map(|c| c.consumers.values());
+        let hears = consumers.any(|source| source.queue.is_some());
+        if self.random.one_in(2) || hears {
             return self.count(i, number);
         }
         let held = self.connection(i).channels.iter().flat_map(Channel::held);
