@@ -2,12 +2,13 @@
 //! no AMQP at all.
 
 use bytes::BytesMut;
-use leveret::protocol::EncodeMethod;
 use leveret::protocol::encode::{self, Content};
 use leveret::protocol::field_table::TableRef;
+use leveret::protocol::frame::{self, FrameKind, Parsed};
 use leveret::protocol::methods::{basic, channel, confirm, connection, exchange, queue, tx};
 use leveret::protocol::properties::Properties;
 use leveret::protocol::short::ShortBuf;
+use leveret::protocol::{EncodeMethod, Method};
 
 use crate::body::WILD;
 use crate::link::Link;
@@ -376,10 +377,24 @@ impl World {
             }
             out.extend_from_slice(&said);
         }
+        self.remember_declared(&out);
         link.out = out;
         match link.flush() {
             Ok(()) => Ok(()),
             Err(_) => self.fail("rubbish is not even read"),
+        }
+    }
+
+    /// Flipped octets may declare a queue of any name, that is not exclusive any more.
+    fn remember_declared(&mut self, mut said: &[u8]) {
+        while let Ok(Parsed::Frame { frame, size }) = frame::parse(said, 0) {
+            said = &said[size..];
+            if frame.kind != FrameKind::Method {
+                continue;
+            }
+            if let Ok(Method::QueueDeclare(declare)) = Method::decode(frame.payload) {
+                self.wild_queues.insert(declare.queue.to_string());
+            }
         }
     }
 
