@@ -281,7 +281,7 @@ fn what_the_readme_names_is_there() {
         "README.md",
         "ARCHITECTURE.md",
         "CHANGELOG.md",
-        "LOG-FORMAT.md",
+        "docs/format.md",
         "interop/README.md",
         "fuzz/README.md",
     ] {
