@@ -1,0 +1,70 @@
+//! What the targets of the fuzzers do with their inputs. `fuzz_targets/` hands them to libFuzzer, and
+//! `tests/fuzz_seeds.rs` runs the seeds through the same functions with the other tests.
+
+pub mod config;
+pub mod connection;
+pub mod definitions;
+pub mod frames;
+pub mod handshake;
+mod layout;
+pub mod methods;
+mod octets;
+pub mod tables;
+
+#[path = "../../benches/support/inbox.rs"]
+mod inbox;
+#[path = "../../benches/support/session.rs"]
+mod session;
+
+/// What a target does with an input: it panics if something is wrong.
+pub type Target = fn(&[u8]);
+
+/// Each target with its name, which is that of its folder in `seeds/`, too.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("config", config::run),
+    ("connection", connection::run),
+    ("definitions", definitions::run),
+    ("frames", frames::run),
+    ("handshake", handshake::run),
+    ("methods", methods::run),
+    ("tables", tables::run),
+];
+
+/// What an input may take in memory at once: `at_rest` and `for_an_octet` of it.
+fn within<T>(at_rest: u64, for_an_octet: u64, octets: usize, act: impl FnOnce() -> T) -> T {
+    let mut done = None;
+    let used = allocation_counter::measure(|| done = Some(act()));
+    let most = at_rest + for_an_octet * octets as u64;
+    assert!(
+        used.bytes_max < most,
+        "{} octets of memory for {octets}, of {most} at most",
+        used.bytes_max
+    );
+    done.expect("it was done")
+}
+
+/// A file with this text, in memory where there is such a file system, for what reads files only. One for each
+/// thread: it is written over.
+fn file(text: &[u8]) -> std::path::PathBuf {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static NAME: String = format!(
+            "leveret-fuzz-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+    }
+    let path = NAME.with(|name| memory_folder().join(name));
+    std::fs::write(&path, text).expect("a file");
+    path
+}
+
+/// A folder in memory, if there is one.
+fn memory_folder() -> std::path::PathBuf {
+    let memory = std::path::PathBuf::from("/dev/shm");
+    match memory.is_dir() {
+        true => memory,
+        false => std::env::temp_dir(),
+    }
+}
