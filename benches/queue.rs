@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use leveret::broker::arguments::QueueSettings;
-use leveret::broker::effects::Effects;
 use leveret::broker::memory::Memory;
 use leveret::broker::message::{FLAG_PERSISTENT, Message, Parts};
-use leveret::broker::outlet::ConsumerKey;
 use leveret::broker::ports::{MessageId, QueueId};
+use leveret::broker::queue::effects::Effects;
+use leveret::broker::queue::outlet::ConsumerKey;
 use leveret::broker::queue::{ConsumerInfo, DeliveryRef, Incoming, Queue, QueueInfo, Settle};
 use leveret::protocol::field_table::FieldTable;
 

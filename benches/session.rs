@@ -16,7 +16,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use leveret::amqp::connection::Connection;
 use leveret::amqp::settings::SessionSettings;
 use leveret::broker::Broker;
-use leveret::broker::outlet::Delivery;
+use leveret::broker::queue::outlet::Delivery;
 use leveret::protocol::encode::{self, Content};
 use leveret::protocol::field_table::TableRef;
 use leveret::protocol::frame::{self, FrameKind, Parsed};

@@ -1,7 +1,7 @@
 //! Log lines: to standard error, by a thread of their own.
 //!
 //! Nobody waits for who reads them: a line that finds the queue full is dropped, and counted. What peers
-//! can cause is limited by kind ([`limiter`]), and what peers name cannot begin a line of its own.
+//! can cause is limited by kind (`limiter`), and what peers name cannot begin a line of its own.
 
 mod limiter;
 

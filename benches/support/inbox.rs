@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use leveret::broker::outlet::{ConsumerKey, Delivery, Notice, Outlet, Room};
 use leveret::broker::ports::Bell;
 use leveret::broker::queue::Queue;
+use leveret::broker::queue::outlet::{ConsumerKey, Delivery, Notice, Outlet, Room};
 
 /// See the module.
 pub struct Inbox {

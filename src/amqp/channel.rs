@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::assembly::Assembly;
 use super::confirms::Confirms;
 use super::tx::Tx;
-use crate::broker::outlet::ChannelCredit;
+use crate::broker::queue::outlet::ChannelCredit;
 use crate::broker::queue::{DeliveryRef, Queue};
 
 /// Where a channel stands.

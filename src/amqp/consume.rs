@@ -10,7 +10,7 @@ use super::reply_address::{self, REPLY_TO};
 use crate::broker::access::Permission;
 use crate::broker::arguments::{ConsumerSettings, QueueType};
 use crate::broker::by_queue::ByQueue;
-use crate::broker::outlet::{ChannelCredit, ConsumerKey, Delivery, NO_SLOT};
+use crate::broker::queue::outlet::{ChannelCredit, ConsumerKey, Delivery, NO_SLOT};
 use crate::broker::queue::{ConsumerIndex, ConsumerInfo, DeliveryRef, Got, Queue};
 use crate::broker::replies::ReplyTarget;
 use crate::broker::totals::QueueKind;

@@ -5,7 +5,6 @@ use super::errors::{self, Exception};
 use super::reply_address::REPLY_TO;
 use crate::broker::access::Permission;
 use crate::broker::arguments::QueueType;
-use crate::broker::detour;
 use crate::broker::exchange::{Destination, ExchangeType};
 use crate::broker::ports::Lsn;
 use crate::broker::queue::DeleteIf;
@@ -169,7 +168,7 @@ impl Connection {
         for message in source.map(|s| s.recent()).unwrap_or_default() {
             let raw = PropertiesRef::unchecked(message.properties());
             let found = route_to(vhost, spec.destination, &message.routing_key(), raw);
-            detour::send_again(&mut self.batch, &message, &found, self.now);
+            self.batch.publish_again(&found, &message, self.now);
         }
         Ok(lsn)
     }

@@ -8,8 +8,8 @@ use super::connection::Connection;
 use super::settings::NODE_NAME;
 
 use crate::broker::message::{Message, Parts};
-use crate::broker::outlet::Delivery;
 use crate::broker::queue::Queue;
+use crate::broker::queue::outlet::Delivery;
 use crate::broker::routing::route_keys;
 use crate::broker::routing_keys::{RoutingKeys, shown_properties};
 use crate::broker::vhost::Vhost;

@@ -11,7 +11,6 @@ use super::reply_address::REPLY_TO;
 use super::tx::TxPublish;
 use crate::broker::access::Permission;
 use crate::broker::arguments::parse_expiration;
-use crate::broker::detour;
 use crate::broker::message::{FLAG_BCC, FLAG_PERSISTENT, Message, Parts};
 use crate::broker::routing::{RouteError, route_keys};
 use crate::broker::routing_keys::octets_array;
@@ -279,7 +278,7 @@ impl Connection {
             };
         }
         let unroutable = found.is_unroutable().then(|| message.clone());
-        let (at, durable) = detour::send(batch, message, found, expiration, priority, now);
+        let (at, durable) = batch.publish_to(found, message, expiration, priority, now);
         self.logs |= durable;
         let seqno = self.expect_confirm(number, at, durable);
         self.published(number, a.mandatory, unroutable.as_ref(), seqno);

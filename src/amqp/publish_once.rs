@@ -6,8 +6,8 @@ use super::connection::Connection;
 use super::errors::Exception;
 use super::tx::TxPublish;
 use crate::broker::deduplication::Admission;
-use crate::broker::detour::{self, Found};
 use crate::broker::message::Message;
+use crate::broker::route::Route;
 use crate::broker::routing::route_once;
 use crate::broker::vhost::Vhost;
 use crate::protocol::properties::PropertiesRef;
@@ -39,7 +39,7 @@ impl Connection {
     }
 
     /// Adds a publish to the batch, for where it goes now if windows look at it. The caller then has
-    /// the turn, and keeps it until the batch is flushed. Returns what [`detour::send`] does.
+    /// the turn, and keeps it until the batch is flushed. Returns what [`crate::broker::batch::Batch::publish_to`] does.
     pub(super) fn send_once(&mut self, vhost: &Vhost, publish: &mut TxPublish) -> (u32, bool) {
         let mut admission = Admission::default();
         if let Some(once) = &publish.once {
@@ -52,14 +52,9 @@ impl Connection {
             priority,
             ..
         } = publish;
-        let (at, durable) = detour::send(
-            &mut self.batch,
-            message.clone(),
-            found,
-            *expiration,
-            *priority,
-            self.now,
-        );
+        let (at, durable) =
+            self.batch
+                .publish_to(found, message.clone(), *expiration, *priority, self.now);
         // What windows noted goes with the message, or is taken back if a queue refused that.
         if self.batch.refused().last() == Some(&at) {
             admission.take_back();
@@ -70,7 +65,7 @@ impl Connection {
         (at, durable | found.duplicate)
     }
 
-    fn look_once(&mut self, vhost: &Vhost, message: &Message, once: &Once) -> (Found, Admission) {
+    fn look_once(&mut self, vhost: &Vhost, message: &Message, once: &Once) -> (Route, Admission) {
         let properties = PropertiesRef::unchecked(message.properties());
         let admission = Admission::of(properties, self.now);
         let keys: Vec<&[u8]> = once.keys.iter().map(Vec::as_slice).collect();

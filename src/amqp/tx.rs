@@ -9,10 +9,10 @@ use super::channel::{Channel, Unacked};
 use super::connection::Connection;
 use super::errors::Exception;
 use super::publish_once::Once;
-use crate::broker::detour::Found;
 use crate::broker::memory::{Charge, Memory, Use};
 use crate::broker::message::Message;
 use crate::broker::queue::Settle;
+use crate::broker::route::Route;
 use crate::protocol::methods::tx;
 use crate::protocol::reply_code::SoftCode;
 
@@ -27,7 +27,7 @@ const SETTLE_BYTES: usize = size_of::<(Unacked, Settle)>();
 /// A publish that waits for the commit.
 pub(super) struct TxPublish {
     pub(super) message: Message,
-    pub(super) found: Found,
+    pub(super) found: Route,
     /// De-duplication windows look at it with the commit, and say where it goes.
     pub(super) once: Option<Once>,
     pub(super) expiration: Option<u64>,

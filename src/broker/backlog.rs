@@ -14,21 +14,21 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::effects::Dead;
 use super::memory::{Charge, Memory, Use};
 use super::message::Message;
 use super::ports::QueueId;
+use super::queue::effects::Dead;
 use crate::sync::Mutex;
 
 /// Dead letters that whoever caused them routes at once, or that are routed in a turn, at most; one that
 /// goes to several queues counts for each.
-pub(super) const AT_ONCE_MAX: usize = 1024;
+const AT_ONCE_MAX: usize = 1024;
 
 /// Rounds of them: of dead letters that died of it again.
-pub(super) const ROUNDS_AT_ONCE: usize = 4;
+const ROUNDS_AT_ONCE: usize = 4;
 
 /// Octets that are copied for it at once, or in a turn, about.
-pub(super) const OCTETS_MAX: usize = 1 << 20;
+const OCTETS_MAX: usize = 1 << 20;
 
 /// Dead letters of a turn, at most.
 const TURN_MAX: usize = 256;
@@ -200,6 +200,51 @@ impl Waiting {
         }
         self.entries.set(self.n * DEAD_BYTES);
         self.messages.set(self.message_bytes);
+    }
+}
+
+/// How many dead letters a flush routes itself. The others wait.
+pub(super) struct AtOnce {
+    pub(super) rounds: usize,
+    pub(super) left: usize,
+    pub(super) octets: usize,
+    /// Only if nobody waits there.
+    pub(super) in_turn: bool,
+    /// Where what is left goes, and what follows from the rest; not known before something has died.
+    pub(super) place: Option<Place>,
+}
+
+impl AtOnce {
+    /// Nobody works anything off.
+    pub(super) fn everything() -> AtOnce {
+        AtOnce {
+            rounds: usize::MAX,
+            left: usize::MAX,
+            octets: usize::MAX,
+            in_turn: false,
+            place: None,
+        }
+    }
+
+    pub(super) fn some() -> AtOnce {
+        AtOnce {
+            rounds: ROUNDS_AT_ONCE,
+            left: AT_ONCE_MAX,
+            octets: OCTETS_MAX,
+            in_turn: true,
+            place: None,
+        }
+    }
+
+    /// Those of this flow, and nothing of what follows.
+    pub(super) fn turn(flow: QueueId) -> AtOnce {
+        AtOnce {
+            rounds: 1,
+            left: AT_ONCE_MAX,
+            octets: usize::MAX,
+            in_turn: false,
+            place: Some(Place::Before(flow)),
+        }
     }
 }
 

@@ -8,15 +8,18 @@ use std::collections::HashMap;
 use std::iter::repeat_n;
 use std::sync::Arc;
 
-use super::Broker;
-use super::backlog::{self, Place, Turn};
-use super::dead_letter;
-use super::effects::Effects;
+use super::arguments::parse_expiration;
+use super::backlog::{self, AtOnce, Place, Turn};
+use super::dead_letter::{self, Letter, Routed};
 use super::message::Message;
+use super::node::Broker;
 use super::ports::{
     DefinitionChange, LogFailed, LoggedPublish, Lsn, MessageId, QueueId, Records, Target,
 };
+use super::queue::effects::{Dead, Effects};
 use super::queue::{DeleteIf, DeliveryRef, Incoming, Queue, Settle};
+use super::route::{Route, SpecialTarget, delayed_message};
+use crate::protocol::properties::PropertiesRef;
 
 /// Publishes collected before a flush at most, so that the first message of a flood does not wait
 /// for the last.
@@ -29,16 +32,6 @@ const FEW_SETTLEMENTS: usize = 16;
 /// [`backlog`] far sooner, if somebody works it off.
 const ROUNDS_MAX: usize = 1000;
 
-/// Makes all of these queues promise room for a message; false, and no promise is left, if one refuses.
-pub(super) fn promise(queues: &[Arc<Queue>], body_len: u32) -> bool {
-    let limited = || queues.iter().filter(|q| q.may_refuse());
-    let Some(n) = limited().position(|q| !q.reserve(body_len)) else {
-        return true;
-    };
-    limited().take(n).for_each(|q| q.unreserve(body_len));
-    false
-}
-
 /// Messages on their way into one queue.
 #[derive(Default)]
 struct Group {
@@ -50,89 +43,6 @@ struct Settlement {
     queue: Arc<Queue>,
     how: Settle,
     deliveries: Vec<DeliveryRef>,
-}
-
-/// How many dead letters a flush routes itself. The others wait in the [`backlog`].
-struct AtOnce {
-    rounds: usize,
-    left: usize,
-    octets: usize,
-    /// Only if nobody waits there.
-    in_turn: bool,
-    /// Where what is left goes, and what follows from the rest; not known before something has died.
-    place: Option<Place>,
-}
-
-impl AtOnce {
-    /// Nobody works anything off.
-    fn everything() -> AtOnce {
-        AtOnce {
-            rounds: usize::MAX,
-            left: usize::MAX,
-            octets: usize::MAX,
-            in_turn: false,
-            place: None,
-        }
-    }
-
-    fn some() -> AtOnce {
-        AtOnce {
-            rounds: backlog::ROUNDS_AT_ONCE,
-            left: backlog::AT_ONCE_MAX,
-            octets: backlog::OCTETS_MAX,
-            in_turn: true,
-            place: None,
-        }
-    }
-
-    /// Those of this flow, and nothing of what follows.
-    fn turn(flow: QueueId) -> AtOnce {
-        AtOnce {
-            rounds: 1,
-            left: backlog::AT_ONCE_MAX,
-            octets: usize::MAX,
-            in_turn: false,
-            place: Some(Place::Before(flow)),
-        }
-    }
-
-    /// Routes what has died, or lets it wait.
-    fn route(&mut self, batch: &mut Batch, broker: &Broker, now: u64) {
-        let dead = std::mem::take(&mut batch.fx.dead);
-        if dead.is_empty() {
-            return;
-        }
-        let backlog = broker.backlog();
-        let turn = !self.in_turn || backlog.is_idle() && !broker.dead_letters_wait_for_disk();
-        // What dies of what died in one queue belongs to it. Of several it is not known.
-        let place = *self.place.get_or_insert_with(|| {
-            let queue = dead.first().map(|d| d.queue.id());
-            match queue.filter(|id| turn && dead.iter().all(|d| d.queue.id() == *id)) {
-                Some(queue) => Place::Before(queue),
-                None => Place::Behind,
-            }
-        });
-        let mut dead = dead.into_iter();
-        if turn && self.rounds > 0 {
-            self.rounds -= 1;
-            while self.left > 0
-                && self.octets > 0
-                && let Some(dead) = dead.next()
-            {
-                self.octets = self.octets.saturating_sub(backlog::octets(&dead));
-                let queues = dead_letter::publish(batch, broker, dead, now);
-                if self.left != usize::MAX {
-                    self.left = self.left.saturating_sub(queues.max(1));
-                }
-            }
-        }
-        if backlog.push(dead, place)
-            && let Some(scheduler) = broker.scheduler()
-        {
-            scheduler.work_off();
-        }
-        batch.spilled |= backlog.is_long();
-    }
 }
 
 /// See the module.
@@ -152,7 +62,8 @@ pub struct Batch {
     spilled: bool,
     /// A queue that was published to, and whose consumers are behind.
     behind: Option<Arc<Queue>>,
-    /// Deliveries that failed of what is published now, in the queues where it was before.
+    /// Deliveries that failed of what is published now, in the queues where it was before; see
+    /// [`Self::publish_dead_letter`].
     delivery_count: u16,
     /// Room for what is published now was promised by its queues.
     promised: bool,
@@ -248,26 +159,142 @@ impl Batch {
         (number, logged)
     }
 
-    /// Adds a dead letter. `promised`: its queues have room for it, see [`promise`].
-    pub fn publish_dead(
+    /// Adds a message for all places of a route. Returns what [`Self::publish`] does.
+    pub fn publish_to(
         &mut self,
-        message: &Message,
-        queues: &[Arc<Queue>],
+        route: &Route,
+        message: Message,
+        expiration: Option<u64>,
         priority: Option<u8>,
-        promised: bool,
         now: u64,
-    ) {
-        self.promised = promised;
-        self.publish(message.clone(), queues, None, priority, now);
-        self.promised = false;
+    ) -> (u32, bool) {
+        let queues = &route.queues;
+        if route.special.is_empty() {
+            return self.publish(message, queues, expiration, priority, now);
+        }
+        let (number, durable) = self.publish(message.clone(), queues, expiration, priority, now);
+        let kept = self.publish_special(&route.special, &message, now);
+        (number, durable | kept)
     }
 
-    /// What `work` publishes was in a queue before, where this many of its deliveries failed. If any
-    /// did, it is redelivered in the next queue, too, as in RabbitMQ.
-    pub fn counting_on(&mut self, delivery_count: u16, work: impl FnOnce(&mut Batch)) {
-        self.delivery_count = delivery_count;
-        work(self);
+    /// Adds a message that was published before, with the expiration and priority of its own.
+    pub fn publish_again(&mut self, route: &Route, message: &Message, now: u64) {
+        let properties = PropertiesRef::unchecked(message.properties());
+        // What is no number was refused when it was published.
+        let expiration = properties
+            .expiration()
+            .and_then(|text| parse_expiration(text.to_str()?).ok());
+        let priority = properties.priority();
+        self.publish_to(route, message.clone(), expiration, priority, now);
+    }
+
+    /// Hands a message to targets that are no queues. Returns whether a copy has to be durable before the
+    /// message is confirmed.
+    fn publish_special(&mut self, targets: &[SpecialTarget], message: &Message, now: u64) -> bool {
+        let mut durable = false;
+        for target in targets {
+            match target {
+                SpecialTarget::Remember(exchange) => exchange.remember(message),
+                SpecialTarget::Reply(target) => target.send(message, &mut self.fx),
+                SpecialTarget::NoReply => {}
+                SpecialTarget::Delay(exchange, delay) => {
+                    let Some(queue) = exchange.waiting() else {
+                        continue;
+                    };
+                    let message = delayed_message(message, &exchange.info.name);
+                    let queue = std::slice::from_ref(queue);
+                    durable |= self.publish(message, queue, Some(*delay), None, now).1;
+                }
+            }
+        }
+        durable
+    }
+
+    /// Routes what has died, or lets it wait.
+    fn route_dead(&mut self, at_once: &mut AtOnce, broker: &Broker, now: u64) {
+        let dead = std::mem::take(&mut self.fx.dead);
+        if dead.is_empty() {
+            return;
+        }
+        let backlog = broker.backlog();
+        let turn = !at_once.in_turn || backlog.is_idle() && !broker.dead_letters_wait_for_disk();
+        // What dies of what died in one queue belongs to it. Of several it is not known.
+        let place = *at_once.place.get_or_insert_with(|| {
+            let queue = dead.first().map(|d| d.queue.id());
+            match queue.filter(|id| turn && dead.iter().all(|d| d.queue.id() == *id)) {
+                Some(queue) => Place::Before(queue),
+                None => Place::Behind,
+            }
+        });
+        let mut dead = dead.into_iter();
+        if turn && at_once.rounds > 0 {
+            at_once.rounds -= 1;
+            while at_once.left > 0
+                && at_once.octets > 0
+                && let Some(dead) = dead.next()
+            {
+                at_once.octets = at_once.octets.saturating_sub(backlog::octets(&dead));
+                let queues = self.publish_dead_letter(broker, dead, now);
+                if at_once.left != usize::MAX {
+                    at_once.left = at_once.left.saturating_sub(queues.max(1));
+                }
+            }
+        }
+        if backlog.push(dead, place)
+            && let Some(scheduler) = broker.scheduler()
+        {
+            scheduler.work_off();
+        }
+        self.spilled |= backlog.is_long();
+    }
+
+    /// Publishes a dead letter, and settles the copy that died: both become durable together. With the
+    /// strategy at-least-once, what nobody takes goes back to the queue to be kept. Returns to how many queues it
+    /// went, or all that there are if it multiplies: several of them will not keep it for a moment.
+    fn publish_dead_letter(&mut self, broker: &Broker, dead: Dead, now: u64) -> usize {
+        // What was in a queue before is redelivered in the next one, if a delivery of it failed, as in RabbitMQ.
+        let delivery_count = dead.entry.delivery_count;
+        let queues = match dead_letter::route(broker, &dead, now) {
+            Routed::Nowhere => 0,
+            Routed::Released(message, route) => {
+                self.delivery_count = delivery_count;
+                self.publish_again(&route, &message, now);
+                0
+            }
+            Routed::To(letter) => {
+                let queues = letter.queues();
+                self.delivery_count = delivery_count;
+                self.publish_letter(letter, now);
+                queues
+            }
+            Routed::Through(next) => {
+                self.fx.dead.push(next);
+                return 1;
+            }
+            Routed::Kept => {
+                let queue = &dead.queue;
+                queue.keep_dead(dead.entry, dead.reason, now, &mut self.fx);
+                return 0;
+            }
+        };
         self.delivery_count = 0;
+        self.settled_copy(dead.copy());
+        queues
+    }
+
+    fn publish_letter(&mut self, letter: Letter, now: u64) {
+        let Letter {
+            message,
+            route,
+            priority,
+            promised,
+        } = letter;
+        if !route.queues.is_empty() {
+            self.promised = promised;
+            self.publish(message.clone(), &route.queues, None, priority, now);
+            self.promised = false;
+        }
+        self.publish_special(&route.special, &message, now);
     }
 
     /// Adds what the store has to know beside what is published.
@@ -397,7 +424,7 @@ impl Batch {
         let mut result = Ok(());
         for round in 0..ROUNDS_MAX {
             self.take_settles();
-            at_once.route(self, broker, now);
+            self.route_dead(&mut at_once, broker, now);
             self.n_publishes = 0;
             match self.append(broker) {
                 // What follows later is nothing that was asked for here.

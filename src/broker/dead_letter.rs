@@ -10,16 +10,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use self::history::Death;
-pub use self::history::HISTORY;
-use super::Broker;
-use super::batch::{Batch, promise};
-use super::detour;
-use super::effects::Dead;
 use super::message::{FLAG_BCC, FLAG_DEAD_LETTERED, FLAG_KEYED, Message};
-use super::queue::{Entry, Queue};
+use super::node::Broker;
+use super::queue::effects::Dead;
+use super::queue::{Entry, Queue, reserve_all};
+use super::route::Route;
 use super::routing::route_keys;
 use super::routing_keys::RoutingKeys;
-use super::vhost::Vhost;
 use crate::protocol::frame::FRAME_HARD_MAX;
 use crate::protocol::properties::PropertiesRef;
 use crate::protocol::raw::Splice;
@@ -28,48 +25,60 @@ use crate::protocol::short::ShortBytes;
 /// Up to this many queues are looked for in the history, one after the other.
 const FEW_QUEUES: usize = 4;
 
-/// What became of a dead letter.
-enum Routed {
-    /// It went to so many queues; see [`publish`].
-    Done(usize),
+/// What becomes of a dead letter.
+pub(super) enum Routed {
+    /// Nobody takes it.
+    Nowhere,
+    /// It was delayed, and goes on as it was published.
+    Released(Message, Route),
+    /// It is published.
+    To(Letter),
     /// It only passes through another queue, where it has died again: its copy in the log stays what it is.
-    Passed,
+    Through(Dead),
     /// Nobody takes it, and it is not to be lost.
     Kept,
 }
 
-/// Routes a dead message to its queue's dead-letter exchange as part of `batch`, and settles the copy
-/// that died: both become durable together. With the strategy at-least-once, what nobody takes goes back
-/// to the queue to be kept. Returns to how many queues it went, or all that there are if it multiplies:
-/// several of them will not keep it for a moment.
-pub(super) fn publish(batch: &mut Batch, broker: &Broker, dead: Dead, now: u64) -> usize {
-    match route(batch, broker, &dead, now) {
-        Routed::Done(queues) => {
-            batch.settled_copy(dead.copy());
-            queues
-        }
-        Routed::Passed => 1,
-        Routed::Kept => {
-            let queue = dead.queue;
-            queue.keep_dead(dead.entry, dead.reason, now, &mut batch.fx);
-            0
+/// A dead letter to publish.
+pub(super) struct Letter {
+    /// As it looks after its death.
+    pub(super) message: Message,
+    /// Where it goes.
+    pub(super) route: Route,
+    /// Of the message itself.
+    pub(super) priority: Option<u8>,
+    /// Its queues have room for it, see [`reserve_all`].
+    pub(super) promised: bool,
+}
+
+impl Letter {
+    /// To how many queues it goes, or all that there are if it multiplies: several of them will not keep it for
+    /// a moment.
+    pub(super) fn queues(&self) -> usize {
+        let queues = &self.route.queues;
+        let passing = || queues.iter().filter(|q| q.passes().is_some());
+        match queues.len() {
+            2.. if passing().take(2).count() == 2 => usize::MAX,
+            n => n,
         }
     }
 }
 
-fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> Routed {
+/// Routes a dead message to its queue's dead-letter exchange.
+pub(super) fn route(broker: &Broker, dead: &Dead, now: u64) -> Routed {
     let info = dead.queue.info();
     let (Some(target), Some(message)) = (&info.settings.dead_letter, &dead.entry.message) else {
-        return Routed::Done(0);
+        return Routed::Nowhere;
     };
     let Some(vhost) = broker.vhost(&info.vhost) else {
-        return Routed::Done(0);
+        return Routed::Nowhere;
     };
     if info.delays.is_some() {
-        batch.counting_on(dead.entry.delivery_count, |batch| {
-            release(batch, &vhost, message, now);
-        });
-        return Routed::Done(0);
+        // The time of a delayed message has come: it is routed as it was published.
+        let properties = PropertiesRef::unchecked(message.properties());
+        let keys = RoutingKeys::of(message);
+        let route = route_keys(&vhost, &message.exchange(), &keys.all(), properties);
+        return Routed::Released(message.clone(), route.unwrap_or_default());
     }
     let routing_keys = RoutingKeys::of(message);
     let mut flags = message.flags() | FLAG_DEAD_LETTERED;
@@ -103,51 +112,34 @@ fn route(batch: &mut Batch, broker: &Broker, dead: &Dead, now: u64) -> Routed {
         flags,
     );
     let properties = PropertiesRef::unchecked(reborn.properties());
-    let mut found = route_keys(&vhost, &target.exchange, &keys, properties).unwrap_or_default();
-    if info.settings.at_least_once && found.is_unroutable() {
+    let mut route = route_keys(&vhost, &target.exchange, &keys, properties).unwrap_or_default();
+    if info.settings.at_least_once && route.is_unroutable() {
         return Routed::Kept;
     }
-    leave_out_cycles(&mut found.queues, &reborn);
-    let to_all = info.settings.at_least_once;
-    if to_all && !promise(&found.queues, reborn.body_len()) {
+    leave_out_cycles(&mut route.queues, &reborn);
+    let promised = info.settings.at_least_once;
+    if promised && !reserve_all(&route.queues, reborn.body_len()) {
         return Routed::Kept;
     }
-    if let [queue] = &*found.queues
-        && found.detours.is_empty()
-        && !to_all
+    if let [queue] = &*route.queues
+        && route.special.is_empty()
+        && !promised
         && let Some(reason) = queue.passes()
     {
-        batch.fx.dead.push(Dead {
+        return Routed::Through(Dead {
             queue: queue.clone(),
             entry: Entry::outside(&reborn, dead.entry.delivery_count),
             reason,
             origin: Some(dead.copy()),
         });
-        return Routed::Passed;
     }
-    let queues = match found.queues.len() {
-        several @ 2.. => {
-            let passing = found.queues.iter().filter(|q| q.passes().is_some());
-            let multiplies = passing.take(2).count() == 2;
-            if multiplies { usize::MAX } else { several }
-        }
-        few => few,
-    };
-    batch.counting_on(dead.entry.delivery_count, |batch| {
-        if !found.queues.is_empty() {
-            batch.publish_dead(&reborn, &found.queues, properties.priority(), to_all, now);
-        }
-        detour::follow(batch, &found.detours, &reborn, now);
-    });
-    Routed::Done(queues)
-}
-
-/// The time of a delayed message has come: it is routed as it was published.
-fn release(batch: &mut Batch, vhost: &Vhost, message: &Message, now: u64) {
-    let raw = PropertiesRef::unchecked(message.properties());
-    let keys = RoutingKeys::of(message);
-    let found = route_keys(vhost, &message.exchange(), &keys.all(), raw).unwrap_or_default();
-    detour::send_again(batch, message, &found, now);
+    let priority = properties.priority();
+    Routed::To(Letter {
+        message: reborn,
+        route,
+        priority,
+        promised,
+    })
 }
 
 /// Leaves out the queues where delivering would close a loop that nobody interrupts: it died there, and

@@ -18,91 +18,13 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::arguments::{ArgumentError, Problem, count, millis, text};
-use super::definitions::{self, DefinitionError};
+use super::arguments::{DeduplicationSettings, millis};
+use super::codec::{self, DefinitionError};
 use super::memory::{Charge, Memory, Use};
 use super::ports::{DefinitionChange, DefinitionKind};
 use crate::protocol::field_table::{FieldTable, FieldValue};
 use crate::protocol::properties::PropertiesRef;
 use crate::sync::Mutex;
-
-/// Values in a window without `x-cache-size`.
-pub const DEDUPLICATION_SIZE_DEFAULT: usize = 128;
-
-/// No window holds more: an entry takes 70 to 140 bytes of memory, which count towards the broker's, and a
-/// definition in the store.
-pub const DEDUPLICATION_SIZE_MAX: usize = 100_000;
-
-/// The header, unless `x-deduplication-header` of the exchange or queue names another.
-pub const DEDUPLICATION_HEADER: &str = "x-deduplication-header";
-
-/// The arguments that make a window.
-pub const DEDUPLICATION_ARGUMENTS: [&str; 4] = [
-    "x-message-deduplication",
-    "x-cache-size",
-    "x-cache-ttl",
-    DEDUPLICATION_HEADER,
-];
-
-/// What the arguments of an exchange or a queue say.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct DeduplicationSettings {
-    /// `x-deduplication-header`
-    pub header: Box<str>,
-    /// `x-cache-size`
-    pub size: usize,
-    /// `x-cache-ttl`, milliseconds; none: as long as the window has room.
-    pub ttl: Option<u64>,
-}
-
-impl DeduplicationSettings {
-    /// Parses the arguments; `None` if they ask for no window, and nothing else does (`implied`).
-    ///
-    /// # Errors
-    /// The first argument that does not do.
-    pub fn parse(
-        arguments: &FieldTable,
-        implied: bool,
-    ) -> Result<Option<DeduplicationSettings>, ArgumentError> {
-        let mut settings = DeduplicationSettings {
-            header: DEDUPLICATION_HEADER.into(),
-            size: DEDUPLICATION_SIZE_DEFAULT,
-            ttl: None,
-        };
-        let mut on = implied;
-        for argument in DEDUPLICATION_ARGUMENTS {
-            let Some(value) = arguments.get(argument) else {
-                continue;
-            };
-            settings
-                .set(argument, value, &mut on)
-                .map_err(|problem| ArgumentError { argument, problem })?;
-        }
-        Ok(on.then_some(settings))
-    }
-
-    fn set(&mut self, argument: &str, value: &FieldValue, on: &mut bool) -> Result<(), Problem> {
-        match argument {
-            "x-message-deduplication" => match value {
-                FieldValue::Bool(v) => *on |= *v,
-                other => return Err(Problem::UnacceptableType(other.type_name())),
-            },
-            "x-cache-size" => match count(value)? {
-                0 => return Err(Problem::ValueZero),
-                n if n > DEDUPLICATION_SIZE_MAX as u64 => {
-                    return Err(Problem::MaxValueExceeded(n as i64));
-                }
-                n => self.size = n as usize,
-            },
-            "x-cache-ttl" => match millis(value)? {
-                0 => return Err(Problem::ValueZero),
-                ttl => self.ttl = Some(ttl),
-            },
-            _ => self.header = text(value)?.into(),
-        }
-        Ok(())
-    }
-}
 
 const KIND: DefinitionKind = DefinitionKind::Deduplication;
 
@@ -215,7 +137,7 @@ impl Window {
         t.insert("expires_at", slot.expires_at as i64);
         let key = self.key(self.place(slot));
         self.durable
-            .then(|| definitions::put(KIND, &[&key.0, &key.1], &t))
+            .then(|| codec::put(KIND, &[&key.0, &key.1], &t))
     }
 
     /// Forgets an entry that is not in the store yet.
@@ -270,7 +192,7 @@ impl Window {
         let used = (0..slots.ring.len()).filter(|at| slots.ring[*at].is_some());
         changes.extend(used.map(|at| {
             let key = self.key(at);
-            definitions::remove(KIND, &[&key.0, &key.1])
+            codec::remove(KIND, &[&key.0, &key.1])
         }));
     }
 
@@ -279,7 +201,7 @@ impl Window {
     /// # Errors
     /// [`DefinitionError`]
     pub fn restore(&self, stored: &[u8]) -> Result<(), DefinitionError> {
-        let t = definitions::fields(stored)?;
+        let t = codec::fields(stored)?;
         let number = |name| t.get(name).and_then(FieldValue::as_integer).unwrap_or(0) as u64;
         let value = match t.get("value") {
             Some(FieldValue::Bytes(v)) => Fingerprint::try_from(v.as_slice()).ok(),
@@ -302,7 +224,7 @@ impl Window {
 /// # Errors
 /// A key that was not made here.
 pub fn owner(stored_key: &[u8]) -> Result<u64, DefinitionError> {
-    let parts = definitions::key_parts(stored_key)?;
+    let parts = codec::key_parts(stored_key)?;
     let id = parts.first().and_then(|id| id.parse().ok());
     id.ok_or_else(|| DefinitionError("an entry of no window".into()))
 }
@@ -364,6 +286,7 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::arguments::{DEDUPLICATION_HEADER, Problem};
 
     fn window(size: usize, ttl: Option<u64>) -> Arc<Window> {
         let header = DEDUPLICATION_HEADER.into();

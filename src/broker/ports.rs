@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use super::memory::Charge;
 use super::message::Message;
-use super::queue::Queue;
 
 /// Position in the log: everything staged before it is durable once [`MessageLog::durable`] is at
 /// least this. Monotonic, without meaning otherwise; zero is before everything.
@@ -38,6 +37,9 @@ impl MessageId {
 /// Names a queue in the log; never reused, not even after the queue is deleted. Counted from one.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct QueueId(pub u64);
+
+/// Ids of queues that do not survive a restart have this bit: recovery knows none of them.
+pub const TRANSIENT_QUEUE: u64 = 1 << 63;
 
 /// One queue that gets a copy of a logged message, with what recovery needs of that copy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -291,17 +293,3 @@ pub struct RecoveredRun {
 
 /// One definition as recovered: kind, key, value.
 pub type Definition = (DefinitionKind, Vec<u8>, Vec<u8>);
-
-/// Work that queues ask for and that is done elsewhere: later, or where waiting for a disk is
-/// allowed.
-pub trait Scheduler: Send + Sync {
-    /// Calls [`Queue::tick`] at `at`, unix milliseconds, and no more at any time that was asked for
-    /// before.
-    fn arm(&self, queue: &Arc<Queue>, at: u64);
-
-    /// Reads [`Queue::wanted`] from the log and hands it to [`Queue::arrived`].
-    fn page_in(&self, queue: &Arc<Queue>);
-
-    /// Calls [`super::Broker::work_off`] until nothing is left, on a thread that nobody waits for.
-    fn work_off(&self);
-}

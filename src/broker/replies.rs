@@ -8,11 +8,11 @@ use std::sync::{Arc, RwLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::effects::Effects;
 use super::message::Message;
-use super::outlet::{ConsumerKey, Delivery, NO_SLOT, Outlet};
 use super::ports::MessageId;
 use super::queue::Entry;
+use super::queue::effects::Effects;
+use super::queue::outlet::{ConsumerKey, Delivery, NO_SLOT, Outlet};
 
 /// Pseudo-queue of direct reply-to; the names of its consumers begin with it.
 pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";

@@ -4,7 +4,19 @@
 //! store as it is, is reported, and is not written over; the messages of a queue that cannot be read are
 //! kept, and no queue is given its number.
 
-use super::*;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::access::{Permissions, User};
+use super::arguments::QueueType;
+use super::codec::{DefinitionError, fields, key_parts};
+use super::definitions::{self, StoredBinding, StoredQueue};
+use super::node::{Broker, DEFAULT_QUEUE_TYPE, Skipped};
+use super::ports::{Definition, DefinitionChange, DefinitionKind, QueueId, Records};
+use super::vhost::Vhost;
+use super::{deduplication, routing_keys};
+use crate::protocol::field_table::{FieldTable, FieldValue};
 
 /// What to do about a queue or exchange that cannot be read.
 const WAY_OUT: &str = "it stays in the store; a version of Leveret that can read it serves it again, \
@@ -12,27 +24,6 @@ const WAY_OUT: &str = "it stays in the store; a version of Leveret that can read
 
 /// Numbers of queues that are passed over when one cannot be read that says how far they were used.
 const NUMBERS_PASSED_OVER: u64 = 1 << 32;
-
-/// Queues whose messages are kept although nobody can have them.
-#[derive(Debug, Default)]
-pub(super) struct Kept {
-    ids: HashSet<u64>,
-    /// There is a queue or exchange of which not even the number can be read.
-    unknown: bool,
-    /// How far numbers were used may not be known.
-    uncounted: bool,
-}
-
-impl Kept {
-    fn lose_number(&mut self) {
-        (self.unknown, self.uncounted) = (true, true);
-    }
-
-    /// Whether the messages of a queue that is not there are kept.
-    pub(super) fn keeps(&self, id: QueueId) -> bool {
-        self.ids.contains(&id.0) || (self.unknown && id.0 & vhost::TRANSIENT_QUEUE == 0)
-    }
-}
 
 /// A definition as it is shown: kind and name.
 fn shown(kind: DefinitionKind, key: &[u8]) -> String {
@@ -127,7 +118,7 @@ impl Broker {
                 Some(window) => window.restore(value),
                 None if self.kept.lock().keeps(QueueId(id)) => Ok(()),
                 None => {
-                    records.definitions.push(ports::DefinitionChange {
+                    records.definitions.push(DefinitionChange {
                         kind: *kind,
                         key: key.clone(),
                         value: None,

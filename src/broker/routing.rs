@@ -9,11 +9,11 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 
 use super::deduplication::{Admission, Window};
-use super::detour::{Detour, Found};
 use super::exchange::{Destination, Exchange, ExchangeType, delay_of};
 use super::memory::{Charge, Memory, Use};
 use super::queue::Queue;
 use super::replies::{REPLY_TO, is_address};
+use super::route::{Route, SpecialTarget};
 use super::vhost::Vhost;
 use crate::protocol::properties::PropertiesRef;
 
@@ -43,17 +43,17 @@ pub enum RouteError {
 }
 
 #[derive(Debug, Default)]
-struct Route {
+struct CachedRoute {
     exchange: Box<str>,
     key: Box<[u8]>,
-    found: Found,
+    found: Route,
     through: Vec<(Arc<Exchange>, u64)>,
 }
 
-impl Route {
+impl CachedRoute {
     /// What it takes in the cache.
     fn bytes(&self) -> usize {
-        let found = size_of_val(&*self.found.queues) + size_of_val(&*self.found.detours);
+        let found = size_of_val(&*self.found.queues) + size_of_val(&*self.found.special);
         let names = self.exchange.len() + self.key.len();
         ROUTE_BYTES + names + found + size_of_val(&*self.through)
     }
@@ -78,7 +78,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// What a route takes by itself: its place, that in the index, and what an allocator rounds up.
-const ROUTE_BYTES: usize = size_of::<Route>() + 2 * size_of::<(u64, usize)>() + 3 * 16;
+const ROUTE_BYTES: usize = size_of::<CachedRoute>() + 2 * size_of::<(u64, usize)>() + 3 * 16;
 
 /// Passes on what is a hash already.
 #[derive(Debug, Default)]
@@ -103,7 +103,7 @@ impl Hasher for Hashed {
 /// The routes a connection remembers.
 #[derive(Debug, Default)]
 pub struct RouteCache {
-    routes: Vec<Route>,
+    routes: Vec<CachedRoute>,
     /// By the hash of exchange and key; of two with the same one the later stands here.
     index: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
     /// Nobody can choose keys that have the same hash.
@@ -114,7 +114,7 @@ pub struct RouteCache {
     memory: Option<Memory>,
     charge: Charge,
     /// Where the latest message went whose route cannot be remembered.
-    once: Found,
+    once: Route,
 }
 
 impl RouteCache {
@@ -137,7 +137,7 @@ impl RouteCache {
         exchange: &str,
         key: &[u8],
         properties: PropertiesRef<'_>,
-    ) -> Result<&Found, RouteError> {
+    ) -> Result<&Route, RouteError> {
         let hit = match self.routes.get(self.last) {
             Some(route) if route.is_for(exchange, key) => Some(self.last),
             _ => {
@@ -169,7 +169,7 @@ impl RouteCache {
             }
         }
         if found.cacheable {
-            let route = Route {
+            let route = CachedRoute {
                 exchange: exchange.into(),
                 key: key.into(),
                 found: found.found,
@@ -196,7 +196,7 @@ impl RouteCache {
     }
 
     /// Puts a route where it was found stale, or adds it.
-    fn remember(&mut self, stale: Option<usize>, mut route: Route) -> usize {
+    fn remember(&mut self, stale: Option<usize>, mut route: CachedRoute) -> usize {
         route.found.queues.shrink_to_fit();
         route.through.shrink_to_fit();
         let before = stale.map_or(0, |at| self.routes[at].bytes());
@@ -235,7 +235,7 @@ pub fn route_keys(
     exchange: &[u8],
     keys: &[&[u8]],
     properties: PropertiesRef<'_>,
-) -> Option<Found> {
+) -> Option<Route> {
     let mut found = Finder::default();
     let start = vhost.exchange(std::str::from_utf8(exchange).ok()?)?;
     found
@@ -250,7 +250,7 @@ pub fn route_to(
     destination: &Destination,
     key: &[u8],
     properties: PropertiesRef<'_>,
-) -> Found {
+) -> Route {
     let mut found = Finder::default();
     match destination {
         Destination::Queue(queue) => found.add(queue.clone()),
@@ -269,7 +269,7 @@ pub fn route_once(
     keys: &[&[u8]],
     admission: Admission,
     properties: PropertiesRef<'_>,
-) -> (Found, Admission) {
+) -> (Route, Admission) {
     let mut found = Finder {
         admission: Some(admission),
         ..Finder::default()
@@ -282,7 +282,7 @@ pub fn route_once(
 
 /// The way of one message through exchanges to queues.
 struct Finder {
-    found: Found,
+    found: Route,
     /// Set when de-duplication windows are to decide.
     admission: Option<Admission>,
     /// Addresses of its queues, when they are too many to be searched.
@@ -294,7 +294,7 @@ struct Finder {
 impl Default for Finder {
     fn default() -> Self {
         Finder {
-            found: Found::default(),
+            found: Route::default(),
             admission: None,
             seen: HashSet::new(),
             through: Vec::new(),
@@ -328,13 +328,14 @@ impl Finder {
     fn reply_to(&mut self, vhost: &Vhost, key: &str) {
         let Some(target) = vhost.reply_target(key) else {
             if is_address(key) {
-                self.found.detours.push(Detour::NoReply);
+                self.found.special.push(SpecialTarget::NoReply);
             }
             return;
         };
-        let same = |d: &Detour| matches!(d, Detour::Reply(t) if Arc::ptr_eq(t, &target));
-        if !self.found.detours.iter().any(same) {
-            self.found.detours.push(Detour::Reply(target));
+        let same =
+            |d: &SpecialTarget| matches!(d, SpecialTarget::Reply(t) if Arc::ptr_eq(t, &target));
+        if !self.found.special.iter().any(same) {
+            self.found.special.push(SpecialTarget::Reply(target));
         }
     }
 
@@ -401,13 +402,15 @@ impl Finder {
         }
         match exchange.info.kind {
             ExchangeType::RecentHistory => {
-                self.found.detours.push(Detour::Remember(exchange.clone()));
+                self.found
+                    .special
+                    .push(SpecialTarget::Remember(exchange.clone()));
             }
             ExchangeType::Delayed => {
                 self.cacheable = false;
                 if let Some(delay) = delay_of(properties) {
-                    let detour = Detour::Delay(exchange.clone(), delay);
-                    self.found.detours.push(detour);
+                    let delay = SpecialTarget::Delay(exchange.clone(), delay);
+                    self.found.special.push(delay);
                     return false;
                 }
             }

@@ -21,20 +21,21 @@ use base64::Engine as _;
 use self::aside::SetAside;
 use self::checks::{check_exchange, exchange_equivalence, fits, redeclare, validate_binding};
 pub use self::error::TopologyError;
-use super::ConnectionId;
 use super::arguments::{
     ArgumentError, DeadLetterTarget, Inequivalent, QueueSettings, QueueType, equivalent,
     queue_equivalence,
 };
-use super::definitions::{self, StoredBinding, StoredQueue};
-use super::effects::Effects;
+use super::codec;
+use super::definitions::{self, NEXT_QUEUE_ID, StoredBinding, StoredQueue};
 use super::exchange::{
     Destination, Exchange, ExchangeInfo, ExchangeType, HashProperty, HeadersMatch,
     TOPIC_HASHES_MAX, delayed_type, parse_weight,
 };
+use super::ids::ConnectionId;
 use super::limits::Account;
 use super::memory::Memory;
-use super::ports::{DefinitionKind, Lsn, MessageLog, QueueId, Records};
+use super::ports::{DefinitionKind, Lsn, MessageLog, QueueId, Records, TRANSIENT_QUEUE};
+use super::queue::effects::Effects;
 use super::queue::{DeleteIf, DeleteRefused, Queue, QueueInfo};
 use super::replies::{Replies, ReplyTarget};
 use crate::protocol::field_table::{FieldTable, FieldValue};
@@ -50,9 +51,6 @@ pub const PREDECLARED: [(&str, ExchangeType, bool); 7] = [
     ("amq.match", ExchangeType::Headers, false),
     ("amq.rabbitmq.trace", ExchangeType::Topic, true),
 ];
-
-/// Ids of queues that do not survive a restart have this bit: recovery knows none of them.
-pub const TRANSIENT_QUEUE: u64 = 1 << 63;
 
 /// `exchange.declare`.
 #[derive(Clone, Copy, Debug)]
@@ -392,7 +390,7 @@ impl Vhost {
                 let parts = [self.name.as_bytes(), exchange.info.name.as_bytes()];
                 records
                     .definitions
-                    .push(definitions::remove(DefinitionKind::Exchange, &parts));
+                    .push(codec::remove(DefinitionKind::Exchange, &parts));
             }
             let outgoing: Vec<_> = {
                 let mut router = exchange.router_mut();
@@ -612,7 +610,7 @@ impl Vhost {
             let parts = [self.name.as_bytes(), info.name.as_bytes()];
             records
                 .definitions
-                .push(definitions::remove(DefinitionKind::Queue, &parts));
+                .push(codec::remove(DefinitionKind::Queue, &parts));
         }
         if let Some(window) = queue.window() {
             window.forget(&mut records.definitions);
@@ -735,8 +733,8 @@ impl Vhost {
     fn next_queue_id_change(&self, next: u64) -> super::ports::DefinitionChange {
         let mut t = FieldTable::new();
         t.insert("next", next as i64);
-        let key = [super::NEXT_QUEUE_ID.as_bytes(), self.name.as_bytes()];
-        definitions::put(DefinitionKind::Meta, &key, &t)
+        let key = [NEXT_QUEUE_ID.as_bytes(), self.name.as_bytes()];
+        codec::put(DefinitionKind::Meta, &key, &t)
     }
 }
 

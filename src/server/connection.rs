@@ -27,8 +27,8 @@ use crate::amqp::connection::{Connection, Parts};
 use crate::amqp::output::Output;
 use crate::broker::by_queue::ByQueue;
 use crate::broker::memory::{Charge, Use};
-use crate::broker::outlet::Outlet;
 use crate::broker::ports::{Bell, Lsn};
+use crate::broker::queue::outlet::Outlet;
 use crate::broker::queue::{ConsumerIndex, Queue};
 use crate::clock;
 

@@ -155,8 +155,8 @@ mod tests {
     use crate::broker::Broker;
     use crate::broker::batch::Batch;
     use crate::broker::message::{Message, Parts};
-    use crate::broker::outlet::ConsumerKey;
     use crate::broker::queue::ConsumerInfo;
+    use crate::broker::queue::outlet::ConsumerKey;
     use crate::broker::vhost::QueueDeclare;
     use crate::protocol::field_table::FieldTable;
     use crate::server::inbox::Inbox;

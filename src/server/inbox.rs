@@ -8,9 +8,9 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 
-use crate::broker::outlet::{ConsumerKey, Delivery, Notice, Outlet, Room};
 use crate::broker::ports::Bell;
 use crate::broker::queue::Queue;
+use crate::broker::queue::outlet::{ConsumerKey, Delivery, Notice, Outlet, Room};
 use crate::sync::Mutex;
 
 /// What waits for the connection.
@@ -149,9 +149,9 @@ impl Outlet for Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::effects::Effects;
     use crate::broker::memory::Memory;
     use crate::broker::message::{Message, Parts};
+    use crate::broker::queue::effects::Effects;
     use crate::broker::replies::ReplyTarget;
 
     /// No queue holds replies back: for a requester that does not read they are dropped, above either limit.

@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use self::timers::Timers;
 use crate::broker::Broker;
 use crate::broker::batch::Batch;
-use crate::broker::ports::{Bell, LoggedPublish, QueueId, Records, Scheduler, Target};
+use crate::broker::ports::{Bell, LoggedPublish, QueueId, Records, Target};
 use crate::broker::queue::Queue;
+use crate::broker::queue::scheduler::Scheduler;
 use crate::clock;
 
 mod dead_letters;

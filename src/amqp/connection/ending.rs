@@ -3,8 +3,8 @@
 use super::{Connection, Phase};
 use crate::amqp::channel::Phase as ChannelPhase;
 use crate::amqp::errors::Exception;
-use crate::broker::outlet::Delivery;
 use crate::broker::queue::DeleteIf;
+use crate::broker::queue::outlet::Delivery;
 use crate::protocol::methods::{MethodId, channel, connection};
 use crate::protocol::reply_code::{HardCode, reply_text};
 

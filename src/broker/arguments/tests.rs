@@ -1,6 +1,7 @@
 //! Tests of arguments.
 
 use super::*;
+use crate::protocol::field_table::{FieldTable, FieldValue};
 
 fn one(key: &str, value: impl Into<FieldValue>) -> FieldTable {
     let mut t = FieldTable::new();

@@ -7,7 +7,7 @@
 #[cfg(test)]
 use std::cell::Cell;
 
-use crate::broker::effects::DeathReason;
+use crate::broker::death::{DeathReason, X_DEATH};
 use crate::broker::message::{FLAG_BCC, Message};
 use crate::protocol::field_table::TableRef;
 use crate::protocol::properties::{PropertiesRef, Split};
@@ -21,10 +21,7 @@ thread_local! {
     pub(super) static VISITED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The header with the history.
-pub const HISTORY: &str = "x-death";
-
-/// Headers about the first and the last death, in the order of [`Death::names`].
+/// Headers about the first and the last death, in the order of the values that go with them.
 const FIRST: [&str; 3] = [
     "x-first-death-reason",
     "x-first-death-queue",
@@ -79,7 +76,7 @@ fn write<'a>(
     for field in split.headers.fields() {
         let n = field.octets.len();
         let is = |name: &&str| field.name == *name;
-        if field.name == HISTORY {
+        if field.name == X_DEATH {
             // If there are several, the first one is it.
             run.end(out, n);
             history = history.or(Some(field.value.as_array().unwrap_or_default()));
@@ -101,7 +98,7 @@ fn write<'a>(
         }
     }
     run.end(out, 0);
-    out.name(HISTORY, b'A');
+    out.name(X_DEATH, b'A');
     let array = out.open();
     // What a client made up is no history.
     let history = history.filter(|_| ours).unwrap_or_default();
@@ -261,7 +258,7 @@ impl<'a> Entry<'a> {
 pub(super) fn of(message: &Message) -> History<'_> {
     let headers = PropertiesRef::unchecked(message.properties()).headers();
     let mut fields = headers.unwrap_or_default().fields();
-    let history = fields.find(|f| f.name == HISTORY);
+    let history = fields.find(|f| f.name == X_DEATH);
     History(history.and_then(|f| f.value.as_array()).unwrap_or_default())
 }
 

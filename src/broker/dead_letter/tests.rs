@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::history::{self, Death, VISITED, bury};
 use super::*;
 use crate::broker::arguments::QueueSettings;
-use crate::broker::effects::DeathReason;
+use crate::broker::death::DeathReason;
 use crate::broker::memory::Memory;
 use crate::broker::message::Parts;
 use crate::broker::ports::QueueId;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::destinations::Destinations;
-use crate::broker::dead_letter::HISTORY;
+use crate::broker::death::X_DEATH;
 use crate::protocol::field_table::{FieldTable, FieldValue, TableRef};
 use crate::protocol::short::ShortBytes;
 
@@ -172,7 +172,7 @@ impl<D: Clone + Eq + Hash> HeadersTable<D> {
 
     pub(super) fn route(&self, headers: TableRef<'_>, out: &mut Vec<D>) {
         // A history of deaths can be long, and is seldom what anybody wants to see.
-        let headers = headers.to_table_of(|name| name != HISTORY || self.names(HISTORY));
+        let headers = headers.to_table_of(|name| name != X_DEATH || self.names(X_DEATH));
         let headers = Headers::new(&headers);
         for matcher in self.matchers.values() {
             if matcher.mode.matches(&matcher.wanted, &headers) {

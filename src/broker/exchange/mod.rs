@@ -23,7 +23,8 @@ pub use history::{HISTORY_DEFAULT, HISTORY_MAX, NO_STORE_HEADER};
 pub use router::{HashProperty, Router};
 
 use self::history::History;
-use super::deduplication::{DeduplicationSettings, Window};
+use super::arguments::DeduplicationSettings;
+use super::deduplication::Window;
 use super::memory::Memory;
 use super::message::Message;
 use super::queue::Queue;

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::broker::outlet::{ChannelCredit, ConsumerKey, Delivery, Outlet, Room};
+use crate::broker::queue::outlet::{ChannelCredit, ConsumerKey, Delivery, Outlet, Room};
 
 /// What a consumer asked for.
 pub struct ConsumerInfo {

@@ -4,10 +4,13 @@
 //! [`Effects`] what the caller has to do afterwards. `now` is unix milliseconds.
 
 mod consumers;
+pub mod effects;
 mod entry;
 mod expiry;
+pub mod outlet;
 mod pace;
 mod ready;
+pub mod scheduler;
 mod state;
 
 #[cfg(test)]
@@ -24,16 +27,17 @@ pub use entry::{Entry, Incoming};
 pub use state::residency::Arrived;
 pub use state::{DeliveryRef, Got, Settle, Unlogged};
 
+use self::effects::Effects;
+use self::outlet::{ChannelCredit, Delivery, NO_SLOT, Outlet};
 use self::state::{Cx, QueueState};
-use super::ConnectionId;
 use super::arguments::{Overflow, QueueSettings, QueueType};
+use super::death::DeathReason;
 use super::deduplication::Window;
-use super::effects::{DeathReason, Effects};
+use super::ids::ConnectionId;
 use super::memory::Memory;
 use super::message::Message;
-use super::outlet::{ChannelCredit, Delivery, Outlet};
 use super::ports::{Bell, Found, MessageId, QueueId, RecoveredRun};
-use super::returned::Known;
+use super::redelivery::Known;
 use crate::protocol::field_table::FieldTable;
 use crate::sync::Mutex;
 
@@ -209,7 +213,7 @@ impl Queue {
     }
 
     /// Until when publishers that stream should wait for this queue's consumers, unix milliseconds;
-    /// zero: they need not. See [`pace`].
+    /// zero: they need not. See `pace`.
     pub fn behind_until(&self) -> u64 {
         self.behind_until.load(Ordering::Relaxed)
     }
@@ -362,7 +366,7 @@ impl Queue {
             if state.deleted {
                 let copies = deliveries
                     .iter()
-                    .filter(|d| d.slot == super::outlet::NO_SLOT && d.entry.id.is_some());
+                    .filter(|d| d.slot == NO_SLOT && d.entry.id.is_some());
                 cx.fx
                     .settles
                     .extend(copies.map(|d| (self.info.id, d.entry.id)));
@@ -593,4 +597,14 @@ impl Queue {
     pub fn id(&self) -> QueueId {
         self.info.id
     }
+}
+
+/// Makes all of these queues promise room for a message; false, and no promise is left, if one refuses.
+pub(in crate::broker) fn reserve_all(queues: &[Arc<Queue>], body_len: u32) -> bool {
+    let limited = || queues.iter().filter(|q| q.may_refuse());
+    let Some(n) = limited().position(|q| !q.reserve(body_len)) else {
+        return true;
+    };
+    limited().take(n).for_each(|q| q.unreserve(body_len));
+    false
 }

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::tests::{Sink, consumer, feed, incoming, number, queue};
 use super::*;
 use crate::broker::arguments::{DeadLetterTarget, DelayedRetry};
-use crate::broker::effects::DeathReason;
-use crate::broker::outlet::{NO_SLOT, Notice};
+use crate::broker::death::DeathReason;
+use crate::broker::queue::outlet::{NO_SLOT, Notice};
 
 /// Steps without `LEVERET_MODEL_STEPS`.
 const STEPS: u64 = 60_000;

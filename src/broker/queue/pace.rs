@@ -8,8 +8,8 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::broker::effects::Effects;
-use crate::broker::outlet::Outlet;
+use crate::broker::queue::effects::Effects;
+use crate::broker::queue::outlet::Outlet;
 
 /// Consumers are behind when more than this waits in the queue, bytes as [`backlog`] counts them.
 const BEHIND_BYTES: u64 = 512 * 1024;

@@ -19,11 +19,12 @@ use super::pace::Pace;
 use super::ready::{ColdRun, Head, Level};
 use super::{DeleteIf, DeleteRefused, Queue};
 use crate::broker::arguments::{Overflow, QueueType};
-use crate::broker::effects::{Dead, DeathReason, Effects};
+use crate::broker::death::DeathReason;
 use crate::broker::memory::{Charge, Memory, Use};
 use crate::broker::message::Message;
-use crate::broker::outlet::{Delivery, NO_SLOT, Notice};
 use crate::broker::ports::{MessageId, RecoveredRun};
+use crate::broker::queue::effects::{Dead, Effects};
+use crate::broker::queue::outlet::{Delivery, NO_SLOT, Notice};
 
 /// Entries that stay in memory at the head under memory pressure, so that a consumer that keeps up
 /// never waits for a read.
@@ -544,7 +545,7 @@ impl QueueState {
                 self.die(entry, DeathReason::Expired, cx);
                 continue;
             }
-            let key = crate::broker::outlet::ConsumerKey {
+            let key = crate::broker::queue::outlet::ConsumerKey {
                 slot: u32::MAX,
                 generation: 0,
             };

@@ -6,10 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::broker::arguments::DeadLetterTarget;
-use crate::broker::effects::DeathReason;
+use crate::broker::death::DeathReason;
 use crate::broker::memory::Use;
 use crate::broker::message::{FLAG_PERSISTENT, Parts};
-use crate::broker::outlet::{ConsumerKey, NO_SLOT, Notice, Outlet, Room};
+use crate::broker::queue::outlet::{ConsumerKey, NO_SLOT, Notice, Outlet, Room};
 
 mod leaving;
 mod paging;

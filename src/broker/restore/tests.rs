@@ -4,7 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::broker::arguments::QueueSettings;
+use crate::broker::codec;
 use crate::broker::exchange::Destination;
+use crate::broker::ports::MessageLog;
 use crate::broker::queue::DeleteIf;
 use crate::broker::vhost::tests::{ME, Store, delete, exchange, fresh, queue};
 use crate::broker::vhost::{BindingSpec, ExchangeDeclare, QueueDeclare, TopologyError};
@@ -189,7 +191,7 @@ fn a_queue_that_cannot_be_read_is_set_aside_with_its_messages() {
             |d| d.2.clear(),
             |d| d.2.truncate(7),
             |d| d.2.push(9),
-            |d| d.2 = definitions::value(&FieldTable::new()),
+            |d| d.2 = codec::value(&FieldTable::new()),
         ];
         for change in changes {
             let (broker, skipped) = opened_with(&store, kind, change);
@@ -261,10 +263,10 @@ fn a_queue_whose_arguments_are_refused_today_serves_without_them() {
         v.declare_queue(&declare("q", &arguments)).unwrap();
         let (broker, skipped) = opened_with(&store, DefinitionKind::Queue, |d| {
             let mut t = fields(&d.2).unwrap();
-            let mut arguments = definitions::table_of(&t, "arguments");
+            let mut arguments = codec::table_of(&t, "arguments");
             arguments.insert(argument, value.clone());
             t.insert("arguments", arguments);
-            d.2 = definitions::value(&t);
+            d.2 = codec::value(&t);
         });
         assert_eq!(skipped.len(), 1, "{argument}: {skipped:?}");
         assert!(skipped[0].1.0.contains(argument), "{skipped:?}");
@@ -287,7 +289,7 @@ fn a_queue_of_an_unknown_type_is_set_aside() {
         let mut arguments = FieldTable::new();
         arguments.insert("x-queue-type", "stream");
         t.insert("arguments", arguments);
-        d.2 = definitions::value(&t);
+        d.2 = codec::value(&t);
     });
     assert_eq!(skipped.len(), 1);
     assert!(broker.vhost("/").unwrap().lookup_queue("q", ME).is_err());

@@ -3,15 +3,15 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::broker::effects::Effects;
 use crate::broker::queue::DeleteIf;
+use crate::broker::queue::effects::Effects;
 use crate::broker::vhost::tests::{
     EXCHANGES, KEYS, apply, bind, delete, exchange, fresh, ops, queue, table, unbind,
 };
 use crate::protocol::field_table::FieldValue;
 use crate::protocol::properties::Properties;
 
-fn names(found: &Found) -> Vec<String> {
+fn names(found: &Route) -> Vec<String> {
     let queues = &found.queues;
     let mut names: Vec<_> = queues.iter().map(|q| q.info().name.to_string()).collect();
     names.sort();
@@ -274,7 +274,7 @@ fn a_cache_stays_within_its_limits() {
                     .len(),
                 100
             );
-            let held: usize = cache.routes.iter().map(Route::bytes).sum();
+            let held: usize = cache.routes.iter().map(CachedRoute::bytes).sum();
             assert_eq!((held, memory.used(Use::Routes)), (cache.bytes, held as u64));
             assert!(held <= CACHED_BYTES_MAX);
         }

@@ -1,8 +1,7 @@
 //! Whether a declaration or a binding is one that can be, and the same as the one that is there.
 
 use super::*;
-use crate::broker::arguments::short;
-use crate::broker::deduplication::{DEDUPLICATION_ARGUMENTS, DeduplicationSettings};
+use crate::broker::arguments::{DEDUPLICATION_ARGUMENTS, DeduplicationSettings, short};
 
 /// Whether a queue of this type can have these properties.
 pub(super) fn fits(

@@ -68,7 +68,7 @@ impl Vhost {
             let parts = [self.name.as_bytes(), info.name.as_bytes()];
             records
                 .definitions
-                .push(definitions::remove(DefinitionKind::Queue, &parts));
+                .push(codec::remove(DefinitionKind::Queue, &parts));
         }
     }
 

@@ -13,7 +13,7 @@ pub enum TopologyError {
     QueueLimit(String, u64, bool),
     /// There are as many exchanges as there may be: the name, and the limit.
     ExchangeLimit(String, u64),
-    /// The store has one of this name that this version cannot serve: see [`Vhost::give_up`].
+    /// The store has one of this name that this version cannot serve: see [`super::Vhost::give_up`].
     SetAside {
         /// A queue, or an exchange.
         queue: bool,
@@ -73,7 +73,7 @@ pub enum TopologyError {
     BindingKeyNotEmpty(String),
     /// `x-match` of a binding.
     Match(MatchArgumentError),
-    /// More than [`TOPIC_HASHES_MAX`] `#` in a topic binding key: the key, and how many.
+    /// More than [`crate::broker::exchange::TOPIC_HASHES_MAX`] `#` in a topic binding key: the key, and how many.
     TopicHashes(String, usize),
     /// A queue has consumers.
     QueueInUse(String),

@@ -170,12 +170,12 @@ mod tests {
 
     use super::*;
     use crate::broker::arguments::QueueSettings;
-    use crate::broker::effects::Effects;
     use crate::broker::memory::Memory;
     use crate::broker::message::{Message, Parts};
     use crate::broker::ports::{
         Bell, LoggedPublish, MessageId, MessageLog as _, QueueId, Records, RecoveredRun, Target,
     };
+    use crate::broker::queue::effects::Effects;
     use crate::broker::queue::{Got, QueueInfo};
     use crate::protocol::field_table::FieldTable;
     use crate::storage::memory::MemoryLog;

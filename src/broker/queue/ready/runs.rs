@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::Entry;
 use crate::broker::ports::{MessageId, RecoveredRun};
-use crate::broker::returned::Known;
+use crate::broker::redelivery::Known;
 
 /// Messages of a run whose bodies are of different lengths.
 const VARIED_MAX: u32 = 1024;

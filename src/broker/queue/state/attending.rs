@@ -1,8 +1,8 @@
 //! Consumers come, go, and go on.
 
 use super::*;
-use crate::broker::outlet::ChannelCredit;
 use crate::broker::queue::consumers::{Active, ConsumerInfo};
+use crate::broker::queue::outlet::ChannelCredit;
 
 impl QueueState {
     pub(in crate::broker::queue) fn add_consumer(

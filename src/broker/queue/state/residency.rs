@@ -1,10 +1,11 @@
 //! Which bodies are in memory, and which only in the log.
 
 use super::{Cx, DeliveryRef, Entry, KEEP_AT_HEAD, Level, QueueState, Unlogged};
-use crate::broker::effects::{Dead, DeathReason, Effects};
+use crate::broker::death::DeathReason;
 use crate::broker::message::MESSAGE_OVERHEAD_BYTES;
-use crate::broker::outlet::NO_SLOT;
 use crate::broker::ports::{Found, MessageId};
+use crate::broker::queue::effects::{Dead, Effects};
+use crate::broker::queue::outlet::NO_SLOT;
 use crate::broker::queue::pace;
 
 /// What an entry costs in memory, with the slack of the table it stands in.

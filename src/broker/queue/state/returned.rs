@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::broker::ports::MessageId;
-use crate::broker::returned::{Known, ReturnedCopy};
+use crate::broker::redelivery::{Known, ReturnedCopy};
 
 /// How long a dead letter that nobody took waits until it is routed again, milliseconds.
 const DEAD_LETTER_RETRY_MS: u64 = 1_000;

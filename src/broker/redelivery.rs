@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use self::runs::{Ids, RUN_BYTES, Runs};
 use self::stored::{NUMBERS, Name, Stored};
-use super::definitions::DefinitionError;
-use super::effects::DeathReason;
+use super::codec::DefinitionError;
+use super::death::DeathReason;
 use super::memory::{Charge, Memory, Use};
 use super::ports::{DefinitionChange, DefinitionKind, MessageId, QueueId, Records, RecoveredRun};
 use crate::sync::Mutex;

@@ -2,8 +2,8 @@
 
 use super::runs::Ids;
 use super::{KIND, Known};
-use crate::broker::definitions::{self, DefinitionError};
-use crate::broker::effects::DeathReason;
+use crate::broker::codec::{self, DefinitionError};
+use crate::broker::death::DeathReason;
 use crate::broker::ports::{DefinitionChange, MessageId, QueueId};
 use crate::protocol::field_table::{FieldTable, FieldValue};
 
@@ -39,10 +39,8 @@ impl Name {
 
     fn key(self) -> Vec<u8> {
         match self {
-            Name::Group(number) => definitions::key(&[&number.to_be_bytes()]),
-            Name::Copy(queue, id) => {
-                definitions::key(&[&queue.0.to_be_bytes(), &id.0.to_be_bytes()])
-            }
+            Name::Group(number) => codec::key(&[&number.to_be_bytes()]),
+            Name::Copy(queue, id) => codec::key(&[&queue.0.to_be_bytes(), &id.0.to_be_bytes()]),
         }
     }
 
@@ -83,7 +81,7 @@ impl Stored {
         DefinitionChange {
             kind: KIND,
             key: Name::Group(number).key(),
-            value: Some(definitions::value(&t)),
+            value: Some(codec::value(&t)),
         }
     }
 
@@ -92,7 +90,7 @@ impl Stored {
     /// # Errors
     /// A value that was not written here, or by a later version.
     pub(super) fn read(name: Name, value: &[u8]) -> Result<Stored, DefinitionError> {
-        let t = definitions::fields(value)?;
+        let t = codec::fields(value)?;
         let field = |name: &str| t.get(name).and_then(FieldValue::as_integer);
         let count = |name: &str| u16::try_from(field(name).unwrap_or(0)).unwrap_or(u16::MAX);
         let missing = |what| DefinitionError(format!("returned copies have no {what}"));
@@ -221,26 +219,26 @@ mod tests {
             runs: vec![(9, 9)],
             ..stored()
         };
-        assert_eq!(Stored::read(name, &definitions::value(&t)), Ok(expected));
+        assert_eq!(Stored::read(name, &codec::value(&t)), Ok(expected));
     }
 
     #[test]
     fn what_was_not_written_here_is_refused() {
         let value = |change: DefinitionChange| change.value.expect("a value");
         for key in [
-            definitions::key(&[&NUMBERS.to_be_bytes()]),
-            definitions::key(&[&[0; 7]]),
-            definitions::key(&[&[0; 8], &[0; 8], &[0; 8]]),
+            codec::key(&[&NUMBERS.to_be_bytes()]),
+            codec::key(&[&[0; 7]]),
+            codec::key(&[&[0; 8], &[0; 8], &[0; 8]]),
             Vec::new(),
         ] {
             assert!(Name::read(&key).is_err(), "{key:?}");
         }
-        let good = definitions::fields(&value(stored().put(1))).expect("a table");
+        let good = codec::fields(&value(stored().put(1))).expect("a table");
         for field in ["generation", "queue", "ids"] {
             let mut t = FieldTable::new();
             let others = good.iter().filter(|(name, _)| name.to_str() != Some(field));
             others.for_each(|(name, value)| t.insert(name.to_str().unwrap_or(""), value.clone()));
-            assert!(Stored::read(Name::Group(1), &definitions::value(&t)).is_err());
+            assert!(Stored::read(Name::Group(1), &codec::value(&t)).is_err());
         }
         for octets in [
             // No end; more than 64 bits; a run that ends behind the last id; one more behind it.

@@ -5,50 +5,13 @@
 
 use std::sync::Arc;
 
-use super::arguments::Overflow;
-use super::message::Message;
 use super::outlet::Outlet;
-use super::ports::{MessageId, QueueId};
-use super::queue::{Entry, Queue};
-use super::returned::ReturnedCopy;
-
-/// Why a message left a queue other than by being consumed; the `reason` of `x-death`.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum DeathReason {
-    /// A consumer rejected it without requeue.
-    Rejected,
-    /// Its time to live passed.
-    Expired,
-    /// The queue was over its length limit.
-    Maxlen,
-    /// It was returned more often than the queue allows.
-    DeliveryLimit,
-}
-
-impl DeathReason {
-    /// All reasons.
-    pub const ALL: [DeathReason; 4] = [
-        DeathReason::Rejected,
-        DeathReason::Expired,
-        DeathReason::Maxlen,
-        DeathReason::DeliveryLimit,
-    ];
-
-    /// The reason that `x-death` calls so.
-    pub fn of(name: &str) -> Option<DeathReason> {
-        DeathReason::ALL.into_iter().find(|r| r.as_str() == name)
-    }
-
-    /// As it stands in `x-death`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DeathReason::Rejected => "rejected",
-            DeathReason::Expired => "expired",
-            DeathReason::Maxlen => "maxlen",
-            DeathReason::DeliveryLimit => "delivery_limit",
-        }
-    }
-}
+use super::{Entry, Queue};
+use crate::broker::arguments::Overflow;
+use crate::broker::death::DeathReason;
+use crate::broker::message::Message;
+use crate::broker::ports::{MessageId, QueueId};
+use crate::broker::redelivery::ReturnedCopy;
 
 /// A message that has to be routed to its queue's dead-letter exchange.
 pub struct Dead {
@@ -64,7 +27,7 @@ pub struct Dead {
 
 impl Dead {
     /// The copy in the log that this settles.
-    pub(super) fn copy(&self) -> (QueueId, MessageId) {
+    pub(in crate::broker) fn copy(&self) -> (QueueId, MessageId) {
         self.origin.unwrap_or((self.queue.id(), self.entry.id))
     }
 }
@@ -76,7 +39,7 @@ pub struct Effects {
     pub settles: Vec<(QueueId, MessageId)>,
     /// The same as ranges of ids.
     pub settled_ranges: Vec<(QueueId, MessageId, MessageId)>,
-    /// What has to be known after a crash of copies that came back; see [`super::returned`].
+    /// What has to be known after a crash of copies that came back; see [`crate::broker::redelivery`].
     pub returned: Vec<ReturnedCopy>,
     /// Messages to dead-letter.
     pub dead: Vec<Dead>,
@@ -104,7 +67,12 @@ impl Effects {
     }
 
     /// A queue with `reject-publish-dlx` dead-letters what it refuses.
-    pub(super) fn refuse(&mut self, queue: &Arc<Queue>, message: &Message, delivery_count: u16) {
+    pub(in crate::broker) fn refuse(
+        &mut self,
+        queue: &Arc<Queue>,
+        message: &Message,
+        delivery_count: u16,
+    ) {
         let settings = &queue.info().settings;
         if settings.overflow != Overflow::RejectPublishDlx || settings.dead_letter.is_none() {
             return;

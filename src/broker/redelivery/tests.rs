@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::broker::definitions;
+use crate::broker::codec;
 use crate::broker::ports::Target;
 use crate::protocol::field_table::FieldTable;
 
@@ -219,8 +219,8 @@ fn single_copies_of_before_are_read_and_replaced() {
     for id in [4u64, 5, 9] {
         let mut t = FieldTable::new();
         t.insert("acquired_count", 7i64);
-        let key = definitions::key(&[&1u64.to_be_bytes(), &id.to_be_bytes()]);
-        w.store.insert(key, definitions::value(&t));
+        let key = codec::key(&[&1u64.to_be_bytes(), &id.to_be_bytes()]);
+        w.store.insert(key, codec::value(&t));
     }
     let live = BTreeSet::from([(1, 4), (1, 5), (1, 6)]);
     let seen = w.restart(&live, &[]);
@@ -232,8 +232,8 @@ fn single_copies_of_before_are_read_and_replaced() {
     // What a crash left of both: the group counts.
     let mut t = FieldTable::new();
     t.insert("acquired_count", 7i64);
-    let key = definitions::key(&[&1u64.to_be_bytes(), &4u64.to_be_bytes()]);
-    w.store.insert(key, definitions::value(&t));
+    let key = codec::key(&[&1u64.to_be_bytes(), &4u64.to_be_bytes()]);
+    w.store.insert(key, codec::value(&t));
     let seen = w.restart(&live, &[]);
     assert_eq!(seen, BTreeMap::from([((1, 4), 8), ((1, 5), 8)]));
     assert_eq!(w.store.len(), 1);

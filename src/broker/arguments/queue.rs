@@ -1,17 +1,13 @@
-//! Queue and consumer arguments: parsed once into settings, never read again.
+//! Arguments of queues.
 //!
-//! One table names every argument that RabbitMQ honours for a classic queue, how it is read, and
-//! whether a redeclaration compares it. Arguments that RabbitMQ does not know are accepted and ignored,
-//! as RabbitMQ does; arguments it honours and we do not yet are refused.
-
-use std::borrow::Cow;
+//! One table names every argument that RabbitMQ honours for a queue, how it is read, and whether a
+//! redeclaration compares it.
 
 use super::deduplication::{DEDUPLICATION_ARGUMENTS, DeduplicationSettings};
+use super::equivalence::{Inequivalent, equivalent};
+use super::queue_type::QueueType;
+use super::value::{ArgumentError, MILLIS_MAX, Problem, count, integer, millis, short, text};
 use crate::protocol::field_table::{FieldTable, FieldValue};
-use crate::protocol::short::{ShortBytes, shown};
-
-/// The largest time a queue argument takes, in milliseconds: ten years, as in RabbitMQ.
-pub const MILLIS_MAX: i64 = 315_360_000_000;
 
 /// What happens to messages beyond a queue's length limit.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -34,40 +30,14 @@ pub struct DeadLetterTarget {
     pub routing_key: Option<Box<[u8]>>,
 }
 
-/// The type of a queue, `x-queue-type`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum QueueType {
-    /// `classic`
-    #[default]
-    Classic,
-    /// `quorum`: durable whatever the publisher says, with a delivery limit and 32 priorities.
-    Quorum,
-}
-
-impl QueueType {
-    /// As `x-queue-type` names it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            QueueType::Classic => "classic",
-            QueueType::Quorum => "quorum",
-        }
-    }
-
-    /// The type that `x-queue-type` names.
-    pub fn named(name: &str) -> Option<QueueType> {
-        let all = [QueueType::Classic, QueueType::Quorum];
-        all.into_iter().find(|t| t.as_str() == name)
-    }
-
-    /// The type that the arguments ask for.
-    fn of(arguments: &FieldTable) -> Result<QueueType, Problem> {
-        let asked = arguments.get("x-queue-type").map(text).transpose()?;
-        match asked.as_deref() {
-            // RabbitMQ takes an empty type for the default.
-            None | Some("" | "classic") => Ok(QueueType::Classic),
-            Some("quorum") => Ok(QueueType::Quorum),
-            Some(other) => Err(Problem::UnsupportedQueueType(other.to_string())),
-        }
+/// The type that the arguments ask for.
+fn queue_type_of(arguments: &FieldTable) -> Result<QueueType, Problem> {
+    let asked = arguments.get("x-queue-type").map(text).transpose()?;
+    match asked.as_deref() {
+        // RabbitMQ takes an empty type for the default.
+        None | Some("" | "classic") => Ok(QueueType::Classic),
+        Some("quorum") => Ok(QueueType::Quorum),
+        Some(other) => Err(Problem::UnsupportedQueueType(other.to_string())),
     }
 }
 
@@ -137,43 +107,6 @@ impl DelayedRetry {
         let times = u64::from(delivery_count).max(1);
         (self.min * times).min(self.max.unwrap_or(self.min))
     }
-}
-
-/// An argument that does not do.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ArgumentError {
-    /// The argument.
-    pub argument: &'static str,
-    /// What is wrong with it.
-    pub problem: Problem,
-}
-
-/// What is wrong with an argument.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(
-    missing_docs,
-    reason = "named after RabbitMQ's own terms, which the texts show"
-)]
-pub enum Problem {
-    ExpectedInteger(&'static str),
-    UnacceptableType(&'static str),
-    ValueNegative(i64),
-    ValueZero,
-    ValueTooLarge(i64),
-    MaxValueExceeded(i64),
-    InvalidOverflow(String),
-    RoutingKeyWithoutExchange,
-    UnsupportedQueueType(String),
-    UnsupportedQueueVersion(i64),
-    InvalidQueueLocator,
-    InvalidDlxStrategy,
-    /// Octets of what ends in a short string, which has room for [`SHORT_MAX`](crate::protocol::short::SHORT_MAX). RabbitMQ takes
-    /// it, and fails when the first message dies.
-    TooLong(usize),
-    /// A dead-letter exchange that is no string; RabbitMQ words this differently.
-    InvalidType(&'static str),
-    /// Known to RabbitMQ for other types of queue.
-    NotForThisType(QueueType),
 }
 
 type Parse = fn(&mut QueueSettings, &FieldValue) -> Result<(), Problem>;
@@ -350,43 +283,10 @@ fn set<T>(place: &mut Option<T>, value: T) -> Result<(), Problem> {
     Ok(())
 }
 
-fn integer(v: &FieldValue) -> Result<i64, Problem> {
-    v.as_integer()
-        .ok_or(Problem::ExpectedInteger(v.type_name()))
-}
-
-pub(super) fn count(v: &FieldValue) -> Result<u64, Problem> {
-    let n = integer(v)?;
-    u64::try_from(n).map_err(|_| Problem::ValueNegative(n))
-}
-
-pub(super) fn millis(v: &FieldValue) -> Result<u64, Problem> {
-    match integer(v)? {
-        n if n > MILLIS_MAX => Err(Problem::ValueTooLarge(n)),
-        n => u64::try_from(n).map_err(|_| Problem::ValueNegative(n)),
-    }
-}
-
 /// Milliseconds, where a number that makes no sense is none.
 fn retry_millis(v: &FieldValue) -> Option<u64> {
     let n = u64::try_from(v.as_integer()?).ok()?;
     Some(n.min(MILLIS_MAX as u64))
-}
-
-/// A long string as text: octets that are none are shown as RabbitMQ does.
-pub(super) fn text(v: &FieldValue) -> Result<Cow<'_, str>, Problem> {
-    let octets = v.as_octets();
-    octets
-        .map(shown)
-        .ok_or(Problem::UnacceptableType(v.type_name()))
-}
-
-/// Octets that have room in a short string.
-pub(super) fn short(octets: &[u8]) -> Result<&[u8], Problem> {
-    match ShortBytes::new(octets) {
-        Some(_) => Ok(octets),
-        None => Err(Problem::TooLong(octets.len())),
-    }
 }
 
 impl QueueSettings {
@@ -435,7 +335,7 @@ impl QueueSettings {
                 problem: Problem::InvalidType(exchange.type_name()),
             })?;
         }
-        match QueueType::of(arguments) {
+        match queue_type_of(arguments) {
             Ok(queue_type) => self.queue_type = queue_type,
             Err(e) => problem(ArgumentError {
                 argument: "x-queue-type",
@@ -491,17 +391,6 @@ impl QueueSettings {
     }
 }
 
-/// An argument that differs from what the queue or exchange was declared with.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Inequivalent {
-    /// The argument or property.
-    pub argument: &'static str,
-    /// As declared now.
-    pub received: Option<FieldValue>,
-    /// As it is.
-    pub current: Option<FieldValue>,
-}
-
 /// Compares the arguments of a redeclaration with those a queue has.
 ///
 /// # Errors
@@ -523,115 +412,3 @@ pub fn queue_equivalence(current: &FieldTable, received: &FieldTable) -> Result<
     }
     Ok(())
 }
-
-/// Compares one argument.
-///
-/// # Errors
-/// [`Inequivalent`] if they differ; integers of any width are equal if their numbers are.
-pub fn equivalent(
-    argument: &'static str,
-    current: Option<&FieldValue>,
-    received: Option<&FieldValue>,
-) -> Result<(), Inequivalent> {
-    let same = match (current, received) {
-        (Some(a), Some(b)) => match (a.as_integer(), b.as_integer()) {
-            (Some(a), Some(b)) => a == b,
-            _ => a == b,
-        },
-        (None, None) => true,
-        _ => false,
-    };
-    if same {
-        return Ok(());
-    }
-    Err(Inequivalent {
-        argument,
-        received: received.cloned(),
-        current: current.cloned(),
-    })
-}
-
-/// What a consumer's arguments mean.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct ConsumerSettings {
-    /// `x-priority`
-    pub priority: i32,
-    /// `x-consumer-timeout`, milliseconds; zero: none. Of the queue if not given.
-    pub timeout: Option<u64>,
-}
-
-impl ConsumerSettings {
-    /// Parses the arguments of `basic.consume`.
-    ///
-    /// # Errors
-    /// The first argument that does not do.
-    pub fn parse(
-        arguments: &FieldTable,
-        queue_type: QueueType,
-    ) -> Result<ConsumerSettings, ArgumentError> {
-        let mut settings = ConsumerSettings::default();
-        if let Some(value) = arguments.get("x-priority") {
-            let argument = "x-priority";
-            let n = integer(value).map_err(|problem| ArgumentError { argument, problem })?;
-            settings.priority = n.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
-        }
-        let mut other = vec![
-            "x-stream-offset",
-            "x-stream-filter",
-            "x-stream-match-unfiltered",
-        ];
-        let argument = "x-consumer-timeout";
-        if queue_type != QueueType::Quorum {
-            other.push(argument);
-        } else if let Some(value) = arguments.get(argument) {
-            let n = millis(value).map_err(|problem| ArgumentError { argument, problem })?;
-            settings.timeout = Some(n);
-        }
-        if let Some(argument) = other.into_iter().find(|key| arguments.get(key).is_some()) {
-            return Err(ArgumentError {
-                argument,
-                problem: Problem::NotForThisType(queue_type),
-            });
-        }
-        Ok(settings)
-    }
-}
-
-/// Why a message's `expiration` does not do; the texts are RabbitMQ's.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[allow(missing_docs, reason = "RabbitMQ's own terms")]
-pub enum ExpirationError {
-    NoInteger,
-    LeftoverString(String),
-    ValueNegative(i64),
-    ValueTooLarge(i64),
-}
-
-/// Reads a message's `expiration`: milliseconds in decimal.
-///
-/// # Errors
-/// [`ExpirationError`]
-pub fn parse_expiration(text: &str) -> Result<u64, ExpirationError> {
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let end = digits
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(digits.len());
-    if end == 0 {
-        return Err(ExpirationError::NoInteger);
-    }
-    let at = text.len() - digits.len() + end;
-    if at < text.len() {
-        return Err(ExpirationError::LeftoverString(text[at..].to_string()));
-    }
-    match text.parse::<i64>() {
-        Ok(n) if n < 0 => Err(ExpirationError::ValueNegative(n)),
-        Ok(n) if n > MILLIS_MAX => Err(ExpirationError::ValueTooLarge(n)),
-        Ok(n) => Ok(n.unsigned_abs()),
-        // Digits that no integer of 64 bits holds.
-        Err(_) if text.starts_with('-') => Err(ExpirationError::ValueNegative(i64::MIN)),
-        Err(_) => Err(ExpirationError::ValueTooLarge(i64::MAX)),
-    }
-}
-
-#[cfg(test)]
-mod tests;

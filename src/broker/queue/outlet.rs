@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
-use super::ports::Bell;
-use super::queue::{Entry, Queue};
+use super::{Entry, Queue};
+use crate::broker::ports::Bell;
 use crate::sync::Mutex;
 
 /// Names a consumer within its connection. A stale key (the slot was reused) is recognised by its
