@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use leveret::broker::Broker;
-use leveret::broker::definitions::{
-    StoredBinding, StoredQueue, fields, key_parts, read_exchange, table_of,
-};
+use leveret::broker::codec::{fields, key_parts, table_of};
+use leveret::broker::definitions::{StoredBinding, StoredQueue, read_exchange};
 use leveret::broker::ports::{Definition, DefinitionKind};
 use leveret::definitions_file;
 use leveret::protocol::field_table::{FieldTable, FieldValue};
