@@ -24,3 +24,7 @@ pub mod perf;
 pub mod ping;
 pub mod sync;
 pub mod trust;
+
+#[cfg(test)]
+#[path = "../tests/golden/check.rs"]
+mod golden;

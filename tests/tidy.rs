@@ -48,6 +48,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("clock", &[]),
     ("password", &[]),
+    // Of tests only.
+    ("golden", &[]),
     ("config", &["protocol"]),
     ("cli", &["config"]),
     ("logging", &["config"]),
@@ -56,9 +58,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ping", &["config", "protocol", "trust"]),
     ("offline", &["storage"]),
     ("protocol", &[]),
-    ("broker", &["protocol", "sync"]),
+    ("broker", &["golden", "protocol", "sync"]),
     ("amqp", &["protocol", "broker", "sync"]),
-    ("storage", &["broker", "protocol", "sync"]),
+    ("storage", &["broker", "golden", "protocol", "sync"]),
     (
         "definitions_file",
         &["amqp", "broker", "protocol", "password"],

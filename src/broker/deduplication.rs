@@ -311,6 +311,17 @@ mod tests {
     }
 
     #[test]
+    fn the_octets_of_an_entry_are_those_of_its_format() {
+        let (_, changes) = admit(&window(5, Some(100)), message("value"), 1_700_000_000_123);
+        let change = &changes[0];
+        let made = [
+            ("key", change.key.clone()),
+            ("value", change.value.clone().expect("put")),
+        ];
+        crate::golden::check("deduplication.txt", &made);
+    }
+
+    #[test]
     fn a_window_holds_the_latest_values() {
         let w = window(2, None);
         let mut changes = 0;

@@ -193,6 +193,9 @@ impl StoredQueue {
 }
 
 #[cfg(test)]
+mod golden;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

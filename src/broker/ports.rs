@@ -91,7 +91,7 @@ pub enum DefinitionKind {
     Exchange,
     Queue,
     Binding,
-    /// Policies, operator policies, limits, parameters: later issues.
+    /// Limits of users and vhosts.
     Parameter,
     /// The broker's own counters, such as the next queue id.
     Meta,

@@ -207,6 +207,20 @@ mod tests {
     }
 
     #[test]
+    fn the_octets_of_a_group_are_those_of_its_format() {
+        let mut it = stored();
+        it.known.dead = Some(DeathReason::DeliveryLimit);
+        let change = it.put(9);
+        let copy = Name::Copy(QueueId(7), MessageId(9));
+        let made = [
+            ("key", change.key),
+            ("value", change.value.expect("put")),
+            ("key of a single copy", copy.key()),
+        ];
+        crate::golden::check("returned.txt", &made);
+    }
+
+    #[test]
     fn a_single_copy_of_before_is_a_run_of_one() {
         let mut t = FieldTable::new();
         t.insert("delivery_count", 3i64);

@@ -235,3 +235,18 @@ fn released(path: &Path) -> io::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_octets_in_sled_are_those_of_its_format() {
+        let made = [
+            ("key of a queue", key(DefinitionKind::Queue, b"key")),
+            ("key of the position", STATE_KEY.to_vec()),
+            ("position", state(Lsn(7 << 32 | 0x100), 0x1234)),
+        ];
+        crate::golden::check("sled.txt", &made);
+    }
+}

@@ -37,7 +37,7 @@ pub(super) fn path(dir: &Path, number: u32) -> PathBuf {
     dir.join("log").join(format!("{number:010}.index"))
 }
 
-fn encode(summary: &Summary) -> Vec<u8> {
+pub(super) fn encode(summary: &Summary) -> Vec<u8> {
     let mut out = vec![0; 4];
     out.put_u8(VERSION);
     out.put_u32(summary.number);

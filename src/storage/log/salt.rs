@@ -30,9 +30,9 @@ const LEN: usize = 17;
 /// The salt of a log, and which segments have it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Salts {
-    salt: Salt,
+    pub(super) salt: Salt,
     /// Numbers below have none.
-    from: u32,
+    pub(super) from: u32,
 }
 
 impl Salts {
@@ -65,7 +65,7 @@ pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join("log").join("salt")
 }
 
-fn encode(salts: &Salts) -> Vec<u8> {
+pub(super) fn encode(salts: &Salts) -> Vec<u8> {
     let mut out = vec![0; 4];
     out.put_u8(VERSION);
     out.put_u32(salts.salt.mark);

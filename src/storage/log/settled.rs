@@ -82,7 +82,7 @@ fn save_one(log: &Inner, number: u32) -> io::Result<u64> {
 }
 
 impl Segment {
-    fn encode_settled(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode_settled(&self, out: &mut Vec<u8>) {
         out.put_u64(self.first_id);
         // A segment has fewer messages than bytes.
         out.put_u32(u32::try_from(self.done.len()).unwrap_or(u32::MAX));

@@ -5,6 +5,7 @@ mod definitions;
 mod descriptors;
 mod faults;
 mod full;
+mod golden;
 mod images;
 mod index;
 mod large;

@@ -54,6 +54,11 @@ impl Key {
         Salt::random(files).map(Key)
     }
 
+    #[cfg(test)]
+    pub(super) fn fixed(mark: u32, crc: u32) -> Key {
+        Key(Salt { mark, crc })
+    }
+
     /// The key of a file that begins so, and where its records do.
     pub(super) fn of(file: &[u8]) -> Result<(Key, usize), Unknown> {
         Key::read(file).unwrap_or(Ok((Key::NONE, 0)))

@@ -234,3 +234,24 @@ fn an_image_of_a_record_in_a_definition_is_no_record() {
         (Lsn(30), 2, "")
     );
 }
+
+#[test]
+fn the_octets_of_a_journal_are_those_of_its_format() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("journal");
+    let key = Key::fixed(0x0102_0304, 0x0506_0708);
+    let file = Disk.open(&path).expect("a file");
+    let mut writer = Writer {
+        file: file.as_ref(),
+        key,
+        at: 0,
+        applied: Lsn(7 << 32 | 0x100),
+        next_id: 0x1234,
+        changes: Vec::new(),
+    };
+    let changes = [change(1, Some(0xaa)), change(2, None)];
+    writer.put_all(&changes).expect("put");
+    writer.write().expect("written");
+    let made = [("a journal", std::fs::read(&path).expect("there"))];
+    crate::golden::check("journal.txt", &made);
+}
