@@ -128,6 +128,7 @@ mod tests {
         assert!(!verify(b"Secret", &stored, SHA256));
         assert!(!verify(b"secret", &stored, SHA512));
         assert!(!verify(b"", "", SHA256));
+        assert_ne!(stored, hash(b"secret"), "each has a salt of its own");
     }
 
     #[test]

@@ -112,6 +112,13 @@ fn connections_that_have_not_logged_in_are_limited() {
         c.expect(connection::Start::ID).map(|_| c)
     };
     let (one, other, third) = ([127, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 3]);
+    // Who has logged in has no place here any more.
+    let logged_in = |_| {
+        let mut c = from(&broker, one).unwrap();
+        c.login(131_072).unwrap();
+        c
+    };
+    let _logged_in: Vec<_> = (0..7).map(logged_in).collect();
     let mut waiting: Vec<_> = (0..3).map(|_| try_from(one).unwrap()).collect();
     assert!(try_from(one).is_err(), "too many from there");
     // As many as are still free.

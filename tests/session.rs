@@ -638,6 +638,90 @@ fn what_was_settled_or_purged_is_told_when_it_is_durable() {
 }
 
 #[test]
+fn a_limit_for_a_channel_counts_what_waits_for_it() {
+    let broker = session::broker();
+    let (mut peer, mut other) = (Peer::new(&broker), Peer::new(&broker));
+    peer.declare("q").consume(1, "q", false).turn();
+    for _ in 0..3 {
+        other.publish("q", false, TRANSIENT);
+    }
+    other.turn();
+    let waiting = |peer: &Peer| peer.inbox.deliveries.lock().unwrap().len();
+    assert_eq!(waiting(&peer), 3);
+    // They are on their way when the channel gets its limit.
+    let qos = basic::Qos {
+        prefetch_count: 3,
+        global: true,
+        ..Default::default()
+    };
+    encode::method(&mut peer.input, 1, &qos);
+    let received = peer.machine.receive(&peer.input, NOW);
+    bytes::Buf::advance(&mut peer.input, received.consumed);
+    other.publish("q", false, TRANSIENT).turn();
+    assert_eq!(waiting(&peer), 3, "no more than the limit");
+    peer.turn();
+    peer.ack(1, 1, false).turn();
+    assert_eq!(peer.said().last().unwrap(), "body", "the fourth");
+    assert_eq!(
+        broker
+            .vhost("/")
+            .unwrap()
+            .queue("q")
+            .unwrap()
+            .counts()
+            .ready,
+        0
+    );
+}
+
+#[test]
+fn a_connection_has_so_much_and_no_more() {
+    let broker = session::broker();
+    let settings = SessionSettings {
+        max_message_bytes: 3,
+        consumers_per_channel: 1,
+        ..SessionSettings::default()
+    };
+    let with = || Peer::with(&broker, settings.clone());
+    let mut peer = with();
+    peer.declare("q").consume(1, "q", true).turn();
+    peer.said();
+    peer.begin(1, "q", &[0, 0], 3)
+        .frame(FrameKind::Body, 1, b"one")
+        .turn();
+    assert_eq!(peer.said().last().unwrap(), "one");
+    peer.publish("q", false, TRANSIENT).turn();
+    assert_eq!(peer.said(), ["channel close 406"], "a body of four octets");
+    let mut peer = with();
+    peer.begin(1, "q", &[0, 0], (512 << 20) + 1).turn();
+    let said = peer.said();
+    assert!(said.last().unwrap().starts_with("close 501"), "{said:?}");
+    let mut peer = with();
+    peer.consume(1, "q", true).consume(1, "q", true).turn();
+    let said = peer.said();
+    assert!(
+        said.last()
+            .unwrap()
+            .starts_with("close 530 NOT_ALLOWED - reached maximum (1) of consumers"),
+        "{said:?}"
+    );
+    // The handshake asks for so many.
+    let mut peer = with();
+    for number in 2..=65 {
+        peer.method(number, &channel::Open);
+    }
+    peer.turn();
+    let said = peer.said();
+    assert!(
+        said.last()
+            .unwrap()
+            .starts_with("close 530 NOT_ALLOWED - number of channels opened (64)"),
+        "{:?}",
+        said.last()
+    );
+}
+
+#[test]
 fn a_transaction_is_as_large_as_is_configured() {
     let broker = session::broker();
     let settings = SessionSettings {

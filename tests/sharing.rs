@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use leveret::protocol::field_table::{FieldTable, TableRef};
 use leveret::protocol::methods::{basic, channel};
 use leveret::protocol::properties::Properties;
-use leveret::protocol::{EncodeMethod, Method};
+use leveret::protocol::{EncodeMethod, Method, encode};
 use support::{Broker, Client};
 
 fn consume(c: &mut Client, channel: u16, tag: &str, no_ack: bool) {
@@ -88,4 +88,34 @@ fn a_burst_is_shared_evenly() {
         got.len() == 100 && got.values().all(|n| *n == 40),
         "{got:?}"
     );
+}
+
+#[test]
+fn queues_that_fill_a_connection_take_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("LEVERET_LIMITS_INBOX_DELIVERIES", "4")];
+    let broker = Broker::start(&dir.path().join("data"), &settings);
+    let mut publisher = Client::connect(broker.address).unwrap();
+    let mut c = Client::connect(broker.address).unwrap();
+    for queue in ["a", "b", "c"] {
+        publisher.declare(queue, false, &FieldTable::new()).unwrap();
+        for _ in 0..40 {
+            publisher.stage_publish(queue, b"x", &Properties::default());
+        }
+    }
+    publisher.flush().unwrap();
+    for queue in ["a", "b", "c"] {
+        while publisher.counts(queue).unwrap().0 < 40 {}
+        let consume = basic::Consume {
+            queue,
+            consumer_tag: queue,
+            no_ack: true,
+            nowait: true,
+            ..Default::default()
+        };
+        encode::method(&mut c.out, 1, &consume);
+    }
+    c.flush().unwrap();
+    let got = deliveries(&mut c, 60);
+    assert!(got.len() == 3 && got.values().all(|n| *n > 12), "{got:?}");
 }

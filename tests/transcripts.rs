@@ -18,6 +18,7 @@
 //! log holds / log moves            what is staged does not become durable / does
 //! log fails                        a write failed
 //! limits max-queues=1              of all users and vhosts together
+//! guest may ^a ^b ^c               configure, write, read; guest's topics on x ^a ^b: write, read
 //! crash                            what was durable is recovered, connections are gone
 //! # a remark
 //! ```
@@ -243,6 +244,13 @@ impl World {
                 return;
             }
             _ => {}
+        }
+        if let Some(patterns) = line.strip_prefix("guest may ") {
+            let patterns: Vec<_> = patterns.split(' ').collect();
+            let patterns = patterns.try_into().expect("configure, write, read");
+            let put = self.broker.put_permissions("guest", "/", patterns);
+            put.unwrap();
+            return;
         }
         if let Some(rule) = line.strip_prefix("guest's topics on ") {
             let [exchange, write, read] = rule.split(' ').collect::<Vec<_>>()[..] else {

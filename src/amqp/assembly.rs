@@ -194,6 +194,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_little_is_kept_for_the_next_publish() {
+        for (octets, kept) in [(SCRATCH_BYTES, true), (SCRATCH_BYTES + 1, false)] {
+            let (mut a, mut sum) = (begun(&vec![0; octets], 0), 0);
+            a.end(&mut sum);
+            assert_eq!(a.properties.capacity() > 0, kept, "{octets}");
+        }
+    }
+
     /// However a body is cut up, and however many are begun: they take what has come, twice at most
     /// as a buffer doubles, and what may be taken ahead.
     #[test]

@@ -107,3 +107,51 @@ pub(super) fn tell_differences(broker: &Broker, config: &Config) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::access::User;
+    use crate::storage::memory::MemoryLog;
+
+    #[test]
+    fn who_gets_in_has_a_password_and_comes_from_where_the_user_may() {
+        let (broker, _) = Broker::new(MemoryLog::new(), &[]);
+        for (name, password) in [("guest", "secret"), ("empty", "")] {
+            let user = User {
+                name: name.into(),
+                password_hash: password::hash(password.as_bytes()),
+                hashing_algorithm: password::SHA256.into(),
+                tags: Vec::new(),
+            };
+            broker.put_user(user).expect("written");
+        }
+        let users = InternalUsers {
+            broker: Arc::new(broker),
+            loopback_users: vec!["guest".into()],
+            logins: Arc::default(),
+            failed: Arc::new(FailedLogins::new(&Config::default().protocol)),
+        };
+        let login = |user, password: Option<&[u8]>, address: [u8; 4]| {
+            let peer = Some(SocketAddr::from((address, 1)));
+            let login = Login {
+                user,
+                password,
+                peer,
+            };
+            users.authenticate(&login).is_ok()
+        };
+        let (here, there) = ([127, 0, 0, 1], [192, 0, 2, 1]);
+        assert!(login("guest", Some(b"secret"), here));
+        assert!(login("guest", None, here), "by a certificate");
+        assert!(!login("guest", Some(b"secret"), there));
+        assert!(!login("guest", None, there));
+        assert!(!login("guest", Some(b"wrong"), here));
+        assert!(!login("nobody", None, here));
+        assert!(login("empty", None, there));
+        assert!(
+            !login("empty", Some(b""), here),
+            "an empty one never logs in"
+        );
+    }
+}

@@ -204,15 +204,18 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_no_name() {
         let ou = || DnValue::Utf8String("ops".into());
-        // Half of a pair, a number that is no character, octets that are no UTF-8, another type.
+        // Half of a pair, a number that is no character, octets that are no UTF-8, another type, octets left over.
         let bmp = DnValue::BmpString("ab".try_into().expect("BMP"));
         let universal = DnValue::UniversalString("a".try_into().expect("universal"));
-        let utf8 = || DnValue::Utf8String("ab".into());
+        let utf8_of = |text: &str| DnValue::Utf8String(text.into());
+        let utf8 = || utf8_of("ab");
         for (value, what, with) in [
             (bmp, &b"\x1e\x04\0a\0b"[..], &b"\x1e\x04\0a\xd8\0"[..]),
             (universal, b"\x1c\x04\0\0\0a", b"\x1c\x04\0\x11\0\0"),
             (utf8(), b"\x0c\x02ab", b"\x0c\x02a\xff"),
             (utf8(), b"\x0c\x02ab", b"\x04\x02ab"),
+            (utf8_of("abc"), b"\x0c\x03abc", b"\x1e\x03\0ab"),
+            (utf8_of("abcde"), b"\x0c\x05abcde", b"\x1c\x05\0\0\0ab"),
         ] {
             let der = replaced(&named(vec![value, ou()]), what, with);
             assert_eq!(user_name(&der, LoginFrom::CommonName), None);
@@ -235,5 +238,7 @@ mod tests {
         let der = certificate(Vec::new());
         assert_eq!(user_name(&der, LoginFrom::SubjectAlternativeName), None);
         assert_eq!(user_name(b"no certificate", LoginFrom::CommonName), None);
+        let der = named(vec![DnValue::Utf8String(String::new())]);
+        assert_eq!(user_name(&der, LoginFrom::CommonName), None);
     }
 }

@@ -84,6 +84,21 @@ mod tests {
     };
 
     #[test]
+    fn a_history_has_a_length_whatever_was_asked_for() {
+        let (memory, mut history) = (Memory::new(), History::default());
+        let mut arguments = FieldTable::new();
+        for (length, kept) in [(None, 20), (Some(50_000i64), HISTORY_MAX), (Some(2), 2)] {
+            if let Some(length) = length {
+                arguments.insert("x-recent-history-length", length);
+            }
+            for _ in 0..=HISTORY_MAX {
+                history.push(&Message::new(&memory, &PARTS, b""), &arguments);
+            }
+            assert_eq!(history.messages().len(), kept, "{length:?}");
+        }
+    }
+
+    #[test]
     fn histories_leave_memory_to_everybody_else() {
         const MIB: u64 = 1 << 20;
         let memory = Memory::new();
