@@ -46,4 +46,4 @@ macro_rules! targets {
     };
 }
 
-targets! { config connection definitions frames handshake methods tables }
+targets! { config connection conversation definitions frames handshake methods recovery tables }

@@ -3,13 +3,18 @@
 
 pub mod config;
 pub mod connection;
+pub mod conversation;
 pub mod definitions;
+mod files;
 pub mod frames;
 pub mod handshake;
 mod layout;
 pub mod methods;
 mod octets;
+mod peer;
+pub mod recovery;
 pub mod tables;
+mod work;
 
 #[path = "../../benches/support/inbox.rs"]
 mod inbox;
@@ -23,10 +28,12 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("config", config::run),
     ("connection", connection::run),
+    ("conversation", conversation::run),
     ("definitions", definitions::run),
     ("frames", frames::run),
     ("handshake", handshake::run),
     ("methods", methods::run),
+    ("recovery", recovery::run),
     ("tables", tables::run),
 ];
 

@@ -20,6 +20,10 @@ impl<'a> Octets<'a> {
         *first
     }
 
+    pub(super) fn octet_below(&mut self, end: u8) -> u8 {
+        self.octet() % end
+    }
+
     pub(super) fn short(&mut self) -> u16 {
         u16::from_be_bytes([self.octet(), self.octet()])
     }
