@@ -342,7 +342,12 @@ proptest! {
                 _ => octets.insert(at, octet),
             }
         }
-        let (broker, told) = loaded(&octets);
+        let mut made = None;
+        let used = allocation_counter::measure(|| made = Some(loaded(&octets)));
+        // A broker, its vhost, and patterns that are larger when they are read.
+        let most = (4 << 20) + 4096 * octets.len() as u64;
+        prop_assert!(used.bytes_max <= most, "{} octets of memory for {}", used.bytes_max, octets.len());
+        let (broker, told) = made.expect("loaded");
         match told {
             Ok(_) if harm.is_none() => {
                 let v = broker.vhost("/").expect("made");

@@ -270,7 +270,10 @@ mod tests {
         #[test]
         fn no_octets_do_harm(octets in prop::collection::vec(any::<u8>(), 0..40)) {
             let _ = Name::read(&octets);
-            if let Some(runs) = unpacked(&octets) {
+            let mut read = None;
+            let used = allocation_counter::measure(|| read = unpacked(&octets));
+            prop_assert!(used.bytes_max <= 256 + 64 * octets.len() as u64, "{}", used.bytes_max);
+            if let Some(runs) = read {
                 prop_assert!(runs.iter().all(|(first, last)| first <= last));
                 prop_assert!(runs.is_sorted_by(|a, b| a.1 < b.0));
                 prop_assert_eq!(unpacked(&packed(&runs)), Some(runs));
