@@ -116,6 +116,20 @@ fn same(found: &Comparable, wanted: &Comparable, what: &str) {
     }
 }
 
+/// A table by its names: neither limits nor arguments have an order.
+fn ordered(table: &FieldTable) -> FieldTable {
+    let mut fields: Vec<_> = table.iter().collect();
+    fields.sort_by_key(|(name, _)| *name);
+    let mut out = FieldTable::new();
+    for (name, value) in fields {
+        match value {
+            FieldValue::Table(inner) => out.insert(name, ordered(inner)),
+            other => out.insert(name, other.clone()),
+        }
+    }
+    out
+}
+
 /// Definitions without the numbers that the log gives.
 fn comparable(stored: &[Definition]) -> Comparable {
     let kept = stored
@@ -124,17 +138,7 @@ fn comparable(stored: &[Definition]) -> Comparable {
     let kept = kept.map(|(kind, key, value)| {
         let mut table = fields(value).expect("what the broker wrote");
         table.remove("id");
-        let mut octets = table.to_bytes();
-        if *kind == DefinitionKind::Parameter {
-            // Limits have no order.
-            let mut limits: Vec<_> = table
-                .iter()
-                .map(|(name, max)| format!("{name:?}{max:?}"))
-                .collect();
-            limits.sort();
-            octets = limits.concat().into_bytes();
-        }
-        ((*kind, key.clone()), octets)
+        ((*kind, key.clone()), ordered(&table).to_bytes())
     });
     kept.collect()
 }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use leveret::broker::message::Message;
+
 use super::octets::Octets;
 
 /// A file may be made so long, without anything in it.
@@ -60,6 +62,8 @@ pub(super) struct Files {
     /// What definitions there are, by kind and key.
     pub(super) definitions: BTreeMap<(u8, Vec<u8>), Vec<u8>>,
     changed: bool,
+    /// A frame checks and has anything in it.
+    made_up: bool,
 }
 
 impl Files {
@@ -79,6 +83,7 @@ impl Files {
             settled: BTreeSet::new(),
             definitions: BTreeMap::new(),
             changed: false,
+            made_up: false,
         };
         files.others.insert(
             "version".into(),
@@ -114,6 +119,15 @@ impl Files {
 
     pub(super) fn has_index(&self) -> bool {
         self.others.keys().any(|name| name.ends_with(".index"))
+    }
+
+    /// Whether a message is one that these files are made of, whatever was done to them.
+    pub(super) fn may_hold(&self, message: &Message) -> bool {
+        let ours = message.routing_key().as_bytes() == b"ours";
+        let made = message.exchange().as_bytes() == b"x"
+            && message.routing_key().as_bytes() == b"rk"
+            && message.body().iter().all(|octet| *octet == b'b');
+        self.made_up || ours || made
     }
 
     /// Copies that a start finds.
@@ -334,6 +348,10 @@ impl Files {
     /// Notes of what is settled in a segment.
     fn note(&mut self, input: &mut Octets<'_>) {
         let n = usize::from(input.octet()) % self.segments.len();
+        if self.others.contains_key(&name(n, "settled")) {
+            // Another one would have to say that, too.
+            return;
+        }
         let segment = &self.segments[n];
         let ids = (segment.next_id - segment.first_id) as usize;
         let mut out = segment.first_id.to_be_bytes().to_vec();
@@ -423,6 +441,7 @@ impl Files {
         match what {
             // A frame that checks, with anything in it.
             11 | 12 => {
+                self.made_up = true;
                 let (number, salted) = (self.segments.len() as u32, self.salted);
                 let first_id = match input.octet() {
                     0..=199 => self.next_id,

@@ -236,7 +236,7 @@ fn start_ok(input: &mut Octets<'_>, to: &mut BytesMut) {
 /// What was said so far belongs to a handshake; nobody is in who was not let in.
 fn look(said: &[u8], machine: &Connection, door: &Door, header: &mut bool) {
     let mut rest = said;
-    let (mut tuned, mut opened, mut closed) = (0, 0, false);
+    let (mut tuned, mut opened, mut closed, mut ended) = (0, 0, false, false);
     while !rest.is_empty() {
         // What is not our protocol is told ours, and that is all.
         if rest == PROTOCOL_HEADER && *header {
@@ -248,12 +248,16 @@ fn look(said: &[u8], machine: &Connection, door: &Door, header: &mut bool) {
             panic!("not a frame: {rest:?}");
         };
         assert_eq!((frame.kind, frame.channel), (FrameKind::Method, 0));
-        assert!(!closed, "something behind the end");
-        match Method::decode(frame.payload).expect("we can read what we write") {
+        let method = Method::decode(frame.payload).expect("we can read what we write");
+        // Both may close at once: the peer's end is confirmed behind ours.
+        let confirms = matches!(method, Method::ConnectionCloseOk(_));
+        assert!(!ended && (!closed || confirms), "{method:?} behind the end");
+        match method {
             Method::ConnectionStart(_) => assert_eq!(rest.len(), said.len(), "not the first"),
             Method::ConnectionTune(_) => tuned += 1,
             Method::ConnectionOpenOk(_) => opened += 1,
-            Method::ConnectionClose(_) | Method::ConnectionCloseOk(_) => closed = true,
+            Method::ConnectionClose(_) => closed = true,
+            Method::ConnectionCloseOk(_) => ended = true,
             other => panic!("{other:?} in a handshake"),
         }
         rest = &rest[size..];
@@ -262,7 +266,7 @@ fn look(said: &[u8], machine: &Connection, door: &Door, header: &mut bool) {
     assert!(tuned <= 1 && opened <= 1 && let_in.len() <= 1);
     assert!(door.asked.load(Ordering::Relaxed) <= 1, "asked again");
     assert_eq!(tuned, let_in.len(), "tuned, and not let in");
-    assert!(opened <= tuned && machine.is_running() == (opened == 1 && !closed));
+    assert!(opened <= tuned && machine.is_running() == (opened == 1 && !closed && !ended));
     let user = let_in.first().map(String::as_str).unwrap_or_default();
     assert_eq!(machine.peer.user, user);
 }

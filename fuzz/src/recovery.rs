@@ -223,11 +223,11 @@ fn recovered(log: &SegmentedLog, files: &Files) -> Copies {
         let ids: Vec<_> = ids.into_iter().map(MessageId).collect();
         for (id, found) in ids.iter().zip(read(log, &ids)) {
             match found {
-                Found::Here(m) => assert!(
-                    m.body_len() == run.body_len || files.has_index(),
-                    "{id:?}: {} octets",
-                    m.body_len()
-                ),
+                Found::Here(m) => {
+                    let fits = m.body_len() == run.body_len || files.has_index();
+                    assert!(fits, "{id:?}: {} octets", m.body_len());
+                    assert!(files.may_hold(&m), "{id:?} was never written: {m:?}");
+                }
                 // An index is believed that checks and fits.
                 Found::Lost | Found::Settled => {
                     assert!(files.has_index(), "{id:?} is not there: {found:?}")
