@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Lines that a file may have.
@@ -276,24 +277,138 @@ fn nothing_is_left_for_later() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-#[test]
-fn what_the_readme_names_is_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for file in [
-        "README.md",
-        "ARCHITECTURE.md",
-        "CHANGELOG.md",
-        "docs/format.md",
-        "interop/README.md",
-        "fuzz/README.md",
-    ] {
-        let text = std::fs::read_to_string(root.join(file)).unwrap();
-        let dir = root.join(file).parent().unwrap().to_path_buf();
-        for link in text.split("](").skip(1) {
-            let link = link.split([')', '#']).next().unwrap();
-            if !link.is_empty() && !link.contains("://") {
-                assert!(dir.join(link).exists(), "{file} links to {link}");
+/// All files and folders of the repository but those that tools make, by their path in it.
+fn repository() -> BTreeSet<String> {
+    fn walk(dir: &Path, root: &Path, into: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let made = ["target", "node_modules", "data", "corpus", "artifacts"];
+            if name.starts_with('.') || made.contains(&name.as_str()) {
+                continue;
+            }
+            into.insert(path.strip_prefix(root).unwrap().display().to_string());
+            if path.is_dir() {
+                walk(&path, root, into);
             }
         }
     }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = BTreeSet::new();
+    walk(root, root, &mut found);
+    found
+}
+
+/// The documents, with their text.
+fn documents() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let all = repository();
+    let documents = all.iter().filter(|file| file.ends_with(".md"));
+    let documents: Vec<_> = documents
+        .map(|file| {
+            let text = std::fs::read_to_string(root.join(file)).unwrap();
+            (file.clone(), text)
+        })
+        .collect();
+    assert!(documents.len() > 20);
+    documents
+}
+
+/// The names under which headings are linked to.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let heading = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+            heading.chars().filter(kept).collect::<String>()
+        })
+        .map(|heading| heading.replace(' ', "-"))
+        .collect()
+}
+
+#[test]
+fn links_of_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for (file, text) in documents() {
+        let dir = root.join(&file).parent().unwrap().to_path_buf();
+        for link in text.split("](").skip(1) {
+            let link = link.split([')', ' ']).next().unwrap();
+            if link.contains("://") {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let to = match path {
+                "" => root.join(&file),
+                path => dir.join(path),
+            };
+            if !to.exists() {
+                wrong.push(format!("{file}: {link}"));
+            } else if !anchor.is_empty() {
+                let there = anchors(&std::fs::read_to_string(to).unwrap());
+                if !there.iter().any(|a| a == anchor) {
+                    wrong.push(format!("{file}: {link}, which has {there:?}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn source_files_that_documents_name_are_there() {
+    let all = repository();
+    let mut wrong = Vec::new();
+    for (file, text) in documents() {
+        for word in text.split('`').skip(1).step_by(2) {
+            let is_path = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+            if !word.ends_with(".rs") || !word.chars().all(is_path) {
+                continue;
+            }
+            let end = format!("/{word}");
+            if !all.contains(word) && !all.iter().any(|path| path.ends_with(&end)) {
+                wrong.push(format!("{file}: {word}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn what_the_map_of_the_architecture_names_is_there() {
+    let all = repository();
+    let text = documents()
+        .into_iter()
+        .find(|(file, _)| file == "ARCHITECTURE.md");
+    let text = text.unwrap().1;
+    let map = text.split("## Map").nth(1).unwrap();
+    let map = map.split("```").nth(1).unwrap();
+    // The folders around a line, with its indent.
+    let mut around: Vec<(usize, String)> = Vec::new();
+    let (mut wrong, mut n) = (Vec::new(), 0);
+    for line in map.lines().skip(1) {
+        let indent = line.len() - line.trim_start().len();
+        around.retain(|(outer, _)| *outer < indent);
+        let within = around.last().map_or("", |(_, dir)| dir).to_string();
+        let mut dirs = vec![within.clone(), "src/".into(), String::new()];
+        for (at, word) in line.split([' ', ',', ';', ':', '(', ')']).enumerate() {
+            if !word.ends_with(".rs") && !word.ends_with('/') {
+                continue;
+            }
+            n += 1;
+            let there = |dir: &String| all.contains(format!("{dir}{word}").trim_end_matches('/'));
+            if !dirs.iter().any(there) {
+                wrong.push(format!("{within}: {word}"));
+            }
+            if at == indent && word.ends_with('/') {
+                let dir = format!("{within}{word}");
+                // What else the line names is in there, perhaps.
+                dirs.insert(0, dir.clone());
+                around.push((indent, dir));
+            }
+        }
+    }
+    assert!(n > 100, "{n}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -1,4 +1,4 @@
-"""Arguments of queues and consumers, one by one (behaviour.md 2.1, 2.2)."""
+"""Arguments of queues and consumers, one by one."""
 
 from amqp import As
 from conversation import conversation, conversations, values_of

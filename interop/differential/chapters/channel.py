@@ -1,4 +1,4 @@
-"""Channels (behaviour.md 1.4)."""
+"""Channels."""
 
 from conversation import conversation, conversations
 

@@ -1,4 +1,4 @@
-"""Consume, get, acknowledge, prefetch, requeue, cancel (behaviour.md 1.7, 1.8, 2.5, 2.8)."""
+"""Consume, get, acknowledge, prefetch, requeue, cancel."""
 
 from conversation import conversation, conversations
 

@@ -1,4 +1,4 @@
-"""Frames that are wrong, and methods that are (behaviour.md 1.3)."""
+"""Frames that are wrong, and methods that are."""
 
 import struct
 

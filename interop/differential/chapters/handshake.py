@@ -1,4 +1,4 @@
-"""Protocol header, login, negotiation, opening, closing (behaviour.md 1.2)."""
+"""Protocol header, login, negotiation, opening, closing."""
 
 import amqp
 from amqp import As

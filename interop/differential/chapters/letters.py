@@ -1,4 +1,4 @@
-"""Time to live, dead letters, quorum queues (behaviour.md 2.3, 2.4, 2.7)."""
+"""Time to live, dead letters, quorum queues."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""Who may do what (behaviour.md 1.12). The users are those of definitions.json: what `limited` may do with a queue or an exchange
+"""Who may do what. The users are those of definitions.json: what `limited` may do with a queue or an exchange
 stands in the letters of its name, c for configure, w for write, r for read."""
 
 from conversation import conversation, conversations

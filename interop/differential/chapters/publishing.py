@@ -1,4 +1,4 @@
-"""Confirms, returns, limits, transactions (behaviour.md 1.6, 1.9, 1.10, 2.3)."""
+"""Confirms, returns, limits, transactions."""
 
 from conversation import conversation, conversations
 

@@ -1,4 +1,4 @@
-"""Where messages go (behaviour.md 1.6, 3)."""
+"""Where messages go."""
 
 from conversation import conversation, conversations
 

@@ -1,4 +1,4 @@
-"""Exchanges, queues, bindings: what is there, what is not, what differs (behaviour.md 1.5, 1.6, 3)."""
+"""Exchanges, queues, bindings: what is there, what is not, what differs."""
 
 import time
 
