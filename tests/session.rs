@@ -236,6 +236,13 @@ fn what_comes_on_a_closed_channel_takes_nothing() {
     assert!(held.bytes_max < sent, "{}", held.bytes_max);
     assert_eq!(peer.said().last().unwrap(), "channel close 404");
     assert_eq!(peer.input.len(), 0);
+    // Nor are its properties looked at: here is more announced than there is.
+    let content_type = [0x80, 0, 200];
+    let mut peer = Peer::new(&broker);
+    peer.method(1, &passive)
+        .begin(1, "e", &content_type, 0)
+        .turn();
+    assert_eq!(peer.said().last().unwrap(), "channel close 404");
 }
 
 #[test]
@@ -638,6 +645,48 @@ fn what_was_settled_or_purged_is_told_when_it_is_durable() {
 }
 
 #[test]
+fn definitions_without_an_answer_wait_for_a_disk_that_is_behind() {
+    let log = MemoryLog::new();
+    let broker = session::broker_on(log.clone());
+    let mut peer = Peer::new(&broker);
+    let declare = |queue| queue::Declare {
+        queue,
+        durable: true,
+        nowait: true,
+        ..Default::default()
+    };
+    log.hold(true);
+    peer.method(1, &declare("a"));
+    for _ in 0..17 {
+        peer.begin(1, "a", PERSISTENT, PART as u64)
+            .frame(FrameKind::Body, 1, &[0; PART]);
+    }
+    peer.turn();
+    assert!(log.backlog_bytes() > 1 << 20 && peer.machine.wants_input());
+    peer.method(1, &declare("b")).turn();
+    assert!(!peer.machine.wants_input());
+    log.hold(false);
+    peer.machine.progress(NOW);
+    assert!(peer.machine.wants_input());
+}
+
+#[test]
+fn what_a_transaction_settles_is_counted() {
+    let broker = session::broker();
+    let mut peer = Peer::new(&broker);
+    let used = || broker.memory().used(Use::Assembly);
+    peer.declare("q").method(1, &tx::Select);
+    peer.consume(1, "q", false).publish("q", false, TRANSIENT);
+    peer.method(1, &tx::Commit).turn();
+    peer.turn();
+    assert_eq!(used(), 0);
+    peer.ack(1, 1, false).turn();
+    assert!(used() > 16, "{}", used());
+    peer.method(1, &tx::Rollback).turn();
+    assert_eq!(used(), 0);
+}
+
+#[test]
 fn a_limit_for_a_channel_counts_what_waits_for_it() {
     let broker = session::broker();
     let (mut peer, mut other) = (Peer::new(&broker), Peer::new(&broker));
@@ -672,6 +721,49 @@ fn a_limit_for_a_channel_counts_what_waits_for_it() {
             .ready,
         0
     );
+}
+
+#[test]
+fn who_is_refused_counts_nowhere() {
+    let (broker, _) = Broker::new(MemoryLog::new(), &[]);
+    broker.add_vhost("/").unwrap();
+    let broker = Arc::new(broker);
+    let accounts = || {
+        let (node, vhost) = (broker.node_account().clone(), broker.vhost_account("/"));
+        [node, vhost, broker.user_account("guest")]
+    };
+    let last = |peer: &mut Peer| peer.said().pop().unwrap();
+    let counts = |n: i64| {
+        for account in accounts() {
+            account.connections.limit(n);
+            let reached = account.connections.reached();
+            account.connections.limit(n + 1);
+            let beyond = account.connections.reached();
+            account.connections.limit(-1);
+            assert_eq!((reached, beyond), (Some(n as u64), None));
+        }
+    };
+    let refused = |what: &str| {
+        let said = last(&mut Peer::new(&broker));
+        assert_eq!(said, format!("close 530 NOT_ALLOWED - {what}"));
+    };
+    refused("access to vhost '/' refused for user 'guest'");
+    counts(0);
+    let all = broker.put_permissions("guest", "/", [".*"; 3]);
+    all.unwrap();
+    let mut peer = Peer::new(&broker);
+    counts(1);
+    let [_, vhost, user] = accounts();
+    user.connections.limit(1);
+    refused("connection refused for user 'guest': user connection limit (1) is reached");
+    counts(1);
+    vhost.connections.limit(1);
+    refused("access to vhost '/' refused for user 'guest': connection limit (1) is reached");
+    counts(1);
+    user.channels.limit(1);
+    peer.method(2, &channel::Open).turn();
+    let what = "number of channels opened for user 'guest' has reached the maximum allowed user limit of 1";
+    assert_eq!(last(&mut peer), format!("close 530 NOT_ALLOWED - {what}"));
 }
 
 #[test]
