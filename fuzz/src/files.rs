@@ -356,7 +356,10 @@ impl Files {
         let ids = (segment.next_id - segment.first_id) as usize;
         let mut out = segment.first_id.to_be_bytes().to_vec();
         let words: Vec<u64> = (0..ids.div_ceil(64))
-            .map(|_| u64::from(input.long()))
+            // Of those that there are.
+            .map(|word| {
+                u64::from(input.long()) & u64::MAX >> 64usize.saturating_sub(ids - word * 64)
+            })
             .collect();
         out.extend((words.len() as u32).to_be_bytes());
         out.extend(words.iter().copied().flat_map(u64::to_be_bytes));
