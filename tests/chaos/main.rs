@@ -10,7 +10,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/body.rs"]
 mod body;
+#[path = "../support/history.rs"]
 mod history;
 mod link;
 mod operations;

@@ -229,6 +229,16 @@ impl History {
         self.copies.get(&copy).is_some_and(|c| c.dead)
     }
 
+    /// Copies that are in this queue, or may be, and that no client has.
+    #[allow(dead_code, reason = "not everybody purges what is followed")]
+    pub fn waiting(&self, queue: usize) -> Vec<CopyId> {
+        let there = |c: &Copy| !c.out && !matches!(c.state, State::Gone { .. });
+        let all = self.copies.iter();
+        all.filter(|(id, c)| id.queue == queue && there(c))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
     /// Copies that must be there, and have not been found.
     pub fn missing(&self) -> impl Iterator<Item = CopyId> {
         self.copies
