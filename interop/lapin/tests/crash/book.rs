@@ -82,12 +82,14 @@ pub struct Pages {
     pub once: Vec<Once>,
     /// By the number of the message.
     pub once_of: HashMap<u64, usize>,
-    /// Message and its count of deliveries, as they were seen, in this order.
-    counted: Vec<(u64, i64)>,
+    /// Message and its counts of deliveries and failures, as they were seen, in this order.
+    counted: Vec<(u64, [i64; 2])>,
     /// So many of them were before something that was confirmed.
     counted_for_good: usize,
     /// No count is below this.
-    floor: HashMap<u64, i64>,
+    floor: HashMap<u64, [i64; 2]>,
+    /// By then all has come that is delayed.
+    pub delayed_until: Option<Instant>,
     trace: VecDeque<String>,
 }
 
@@ -156,6 +158,7 @@ impl Pages {
     ) -> (u64, Vec<CopyId>, Before) {
         let number = self.next;
         self.next += 1;
+        self.delayed_until = self.delayed_until.max(Some(Instant::now() + delay));
         let message = Message {
             publisher,
             sequence,
@@ -199,7 +202,7 @@ impl Pages {
         queue: usize,
         octets: &[u8],
         redelivered: bool,
-        count: Option<i64>,
+        counts: [i64; 2],
         consumer: u64,
     ) -> CopyId {
         self.received += 1;
@@ -246,13 +249,11 @@ impl Pages {
             }
         }
         if queue == RETURNS {
-            let (count, floor) = (count.unwrap_or(0), self.floor.get(&message));
-            if count > DELIVERY_LIMIT || floor.is_some_and(|f| count < *f) {
-                self.fail(&format!(
-                    "{message} was returned {count} times, before {floor:?}"
-                ));
+            let floor = self.floor.get(&message).copied().unwrap_or_default();
+            if counts[1] > DELIVERY_LIMIT || counts[0] < floor[0] || counts[1] < floor[1] {
+                self.fail(&format!("{message} counts {counts:?}, before {floor:?}"));
             }
-            self.counted.push((message, count));
+            self.counted.push((message, counts));
         }
         copy
     }
@@ -260,9 +261,9 @@ impl Pages {
     /// The broker was killed.
     pub fn killed(&mut self) {
         self.note("killed".into());
-        for (message, count) in &self.counted[..self.counted_for_good] {
+        for (message, counts) in &self.counted[..self.counted_for_good] {
             let floor = self.floor.entry(*message).or_default();
-            *floor = (*floor).max(*count);
+            *floor = [0, 1].map(|i| floor[i].max(counts[i]));
         }
         self.counted.clear();
         self.counted_for_good = 0;

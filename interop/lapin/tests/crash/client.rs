@@ -193,12 +193,12 @@ impl Client {
             let Some(delivery) = next.transpose()? else {
                 self.book.open().fail("a consumer was cancelled");
             };
-            let count = count_of(&delivery.properties);
+            let counts = counts_of(&delivery.properties);
             let copy = self.book.open().delivered(
                 *queue,
                 &delivery.data,
                 delivery.redelivered,
-                count,
+                counts,
                 *id,
             );
             let tag = delivery.delivery_tag;
@@ -214,13 +214,13 @@ impl Client {
         let Some(got) = soon(get).await? else {
             return Ok(None);
         };
-        let count = count_of(&got.delivery.properties);
+        let counts = counts_of(&got.delivery.properties);
         let mut book = self.book.open();
         let copy = book.delivered(
             queue,
             &got.delivery.data,
             got.delivery.redelivered,
-            count,
+            counts,
             id,
         );
         if no_ack {
@@ -254,6 +254,13 @@ impl Client {
         soon(self.channel.basic_nack(held.tag, options)).await
     }
 
+    /// Puts it back as what failed.
+    pub async fn failed(&mut self, held: Held) -> Result<()> {
+        self.book.open().history.returned(held.copy);
+        let options = BasicRejectOptions { requeue: true };
+        soon(self.channel.basic_reject(held.tag, options)).await
+    }
+
     /// Lets it die, in a queue that has a dead-letter exchange.
     pub async fn reject(&mut self, held: Held) -> Result<()> {
         self.book.open().history.returned(held.copy);
@@ -275,8 +282,11 @@ impl Client {
     }
 }
 
-/// How often a quorum queue got it back.
-fn count_of(properties: &BasicProperties) -> Option<i64> {
-    let headers = properties.headers().as_ref()?;
-    headers.inner().get("x-delivery-count")?.as_long_long_int()
+/// How often a quorum queue gave it out, and how often that failed.
+fn counts_of(properties: &BasicProperties) -> [i64; 2] {
+    let count = |name| {
+        let headers = properties.headers().as_ref()?;
+        headers.inner().get(name)?.as_long_long_int()
+    };
+    ["x-acquired-count", "x-delivery-count"].map(|name| count(name).unwrap_or(0))
 }

@@ -157,7 +157,10 @@ async fn delayed(c: &mut Client) -> Result<()> {
     let mut held = Vec::new();
     loop {
         for _ in 0..1 + c.random.below(8) {
-            let delay = c.random.pick(&[0u64, 1, 30, 300]);
+            let delay = match c.random.below(60) {
+                0 => 2000u64,
+                _ => c.random.pick(&[0, 1, 30, 300]),
+            };
             let headers = table([("x-delay", AMQPValue::LongLongInt(delay as i64))]);
             let properties = persistent().with_headers(headers);
             c.publish("later", "", &[DELAYED], properties, Some(delay))
@@ -254,7 +257,8 @@ async fn returns(c: &mut Client) -> Result<()> {
         for _ in 0..held.len() {
             let at = c.random.below(held.len());
             match c.random.below(10) {
-                0..6 => c.nack(held.swap_remove(at)).await?,
+                0..3 => c.nack(held.swap_remove(at)).await?,
+                3..6 => c.failed(held.swap_remove(at)).await?,
                 6 | 7 => c.ack(held.swap_remove(at)).await?,
                 8 => c.reject(held.swap_remove(at)).await?,
                 _ => {}

@@ -24,7 +24,7 @@ use random::mix;
 use round::Counts;
 
 /// Kills, if nobody says how many.
-const KILLS: u64 = 16;
+const KILLS: u64 = 12;
 
 /// A number from the environment.
 fn setting(name: &str) -> Option<u64> {

@@ -19,8 +19,11 @@ use crate::{
 /// What must be there is there by then.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// By then no delay and no expiration is left.
+/// By then no expiration is left.
 const LONGEST: Duration = Duration::from_millis(400);
+
+/// A message whose time has come is there by then.
+const LATE_MAX: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -150,7 +153,8 @@ async fn account(address: &str, book: &Arc<Book>, random: Random) -> Result<()> 
     // It may have been deleted, and not be there again.
     c.declare(QUEUES[PURGES], FieldTable::default()).await?;
     loop {
-        let late = since.elapsed() > LONGEST;
+        let delayed_until = book.open().delayed_until;
+        let late = since.elapsed() > LONGEST && delayed_until < Some(Instant::now() - LATE_MAX);
         let mut found = 0;
         for queue in 0..QUEUES.len() {
             while c.get(queue, true, id).await?.is_some() {
