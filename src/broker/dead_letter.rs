@@ -93,7 +93,7 @@ pub(super) fn route(broker: &Broker, dead: &Dead, now: u64) -> Routed {
         queue: &info.name,
         reason: dead.reason,
         routing_keys: routing_keys.shown(),
-        now,
+        now: broker.wall(now),
         rekeyed: target.routing_key.is_some(),
     };
     let mut properties = history::bury(message, &death);

@@ -1,7 +1,7 @@
 //! The broker: its vhosts, users and limits, and what all of them share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use super::access::{Access, Permissions, User};
@@ -61,6 +61,8 @@ pub struct Broker {
     vhost_accounts: Accounts,
     node_account: Arc<Account>,
     pub(super) kept: Mutex<Kept>,
+    /// How far the wall clock is ahead of the time that the broker is told, milliseconds.
+    wall_ahead: AtomicI64,
     /// Counters of all sessions.
     pub totals: Totals,
 }
@@ -92,6 +94,7 @@ impl Broker {
             vhost_accounts: Accounts::default(),
             node_account: Arc::default(),
             kept: Mutex::new("queues whose messages are kept", Kept::default()),
+            wall_ahead: AtomicI64::new(0),
             totals: Totals::default(),
         };
         let skipped = broker.restore_all(stored);
@@ -120,6 +123,16 @@ impl Broker {
 
     pub(super) fn backlog(&self) -> &Backlog {
         &self.backlog
+    }
+
+    /// Says how far the wall clock is ahead of the time that is told elsewhere, milliseconds.
+    pub fn set_wall_ahead(&self, milliseconds: i64) {
+        self.wall_ahead.store(milliseconds, Ordering::Relaxed);
+    }
+
+    /// What the wall clock says at this time.
+    pub(super) fn wall(&self, now: u64) -> u64 {
+        now.saturating_add_signed(self.wall_ahead.load(Ordering::Relaxed))
     }
 
     /// Where messages and definitions become durable.

@@ -15,6 +15,7 @@ mod metrics;
 mod patience;
 mod punctual;
 mod signals;
+mod timekeeping;
 pub mod tls;
 mod workers;
 
@@ -35,6 +36,7 @@ use self::descriptors::Descriptors;
 use self::failed_logins::FailedLogins;
 use self::inbox::Inbox;
 pub use self::signals::Signals;
+use self::timekeeping::{NOTE_INTERVAL, Timekeeper};
 use self::tls::TlsReloader;
 use crate::amqp;
 use crate::amqp::settings::{AnonymousLogin, SessionSettings, SharedAuthenticator};
@@ -152,6 +154,7 @@ impl Shared {
 pub struct Server {
     shared: Arc<Shared>,
     log: Arc<SegmentedLog>,
+    timekeeper: Arc<Timekeeper>,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Where it listens for AMQP.
@@ -221,6 +224,7 @@ impl Server {
             options.cached_bytes = bytes / PAGE_CACHE_ONE_IN;
         }
         let (log, stored) = SegmentedLog::open(options, Arc::new(storage::files::Disk))?;
+        let timekeeper = Arc::new(Timekeeper::carry_on(&config.data_dir()));
         let log = Arc::new(log);
         let port: Arc<dyn MessageLog> = log.clone();
         let (broker, skipped) = Broker::new(port, &stored);
@@ -229,6 +233,7 @@ impl Server {
             tracing::error!("{}: {what}: {why}", store.display());
         }
         let broker = Arc::new(broker);
+        broker.set_wall_ahead(clock::ahead());
         let memory = broker.memory();
         memory.set_budget(config.memory.body_budget_bytes.0);
         memory.set_history_max(config.memory.history_bytes.0);
@@ -303,6 +308,7 @@ impl Server {
         let mut server = Server {
             shared,
             log,
+            timekeeper,
             tasks: TaskTracker::new(),
             stop,
             amqp: Vec::new(),
@@ -380,6 +386,9 @@ impl Server {
         let watch = self.watch();
         let look = move |n| watch.once(n % SLOW_ONE_IN == 0);
         tokio::spawn(again_and_again(WATCH_INTERVAL, self.stop.clone(), look));
+        let timekeeper = self.timekeeper.clone();
+        let note = move |_| timekeeper.note();
+        tokio::spawn(again_and_again(NOTE_INTERVAL, self.stop.clone(), note));
         // By itself: a disk with certificates that does not answer must not keep alarms from being raised.
         if let Some(tls) = self.tls.clone() {
             let look = move |_| {
@@ -484,7 +493,9 @@ struct Watch {
 impl Watch {
     /// Looks once; an alarm ends only if it `may_end` now.
     fn once(&self, may_end: bool) {
-        tell_set_clock(&self.shared.clock_ahead, clock::ahead());
+        let ahead = clock::ahead();
+        self.shared.broker.set_wall_ahead(ahead);
+        tell_set_clock(&self.shared.clock_ahead, ahead);
         let config = &self.shared.config;
         let state = workers::Resources {
             memory: machine::resident_bytes(),
@@ -537,7 +548,7 @@ fn tell_set_clock(told: &AtomicI64, ahead: i64) -> bool {
         told.store(ahead, Ordering::Relaxed);
         tracing::warn!(
             milliseconds_ahead = ahead,
-            "the wall clock was set: expirations and delays go on by the time of the start, until the next one"
+            "the wall clock was set: expirations and delays go on by the time that passes"
         );
     }
     set

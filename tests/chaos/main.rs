@@ -12,6 +12,7 @@ mod support;
 
 #[path = "../support/body.rs"]
 mod body;
+mod full;
 #[path = "../support/history.rs"]
 mod history;
 mod link;
@@ -55,7 +56,7 @@ fn what_clients_do_at_random_keeps_every_promise() {
     };
     while rounds == 0 || !enough(&done) {
         eprintln!("CHAOS_SEED={seed} (round {rounds})");
-        done.add(&Round::new(seed, dir.path()).run());
+        done.add(&Round::new(seed, dir.path(), &[]).run());
         seed = mix(seed);
         rounds += 1;
     }

@@ -13,7 +13,7 @@ use crate::topology::{BINDINGS, EXCHANGES, Names, QUEUES};
 use crate::world::{CONNECTIONS, End, World};
 
 /// Operations of a round.
-const OPERATIONS: u64 = 4000;
+pub const OPERATIONS: u64 = 4000;
 
 /// A kill or a stop comes once in so many operations.
 const RESTART_ONE_IN: usize = 900;
@@ -49,12 +49,13 @@ pub struct Round {
     broker: Option<Broker>,
     world: World,
     counts: Counts,
+    operations_max: u64,
 }
 
 impl Round {
-    pub fn new(seed: u64, dir: &Path) -> Round {
+    pub fn new(seed: u64, dir: &Path, more: &[(&'static str, &'static str)]) -> Round {
         let mut random = Random::new(seed);
-        let settings = vec![
+        let mut settings = vec![
             ("LEVERET_LISTENERS_PROMETHEUS", "127.0.0.1:0"),
             (
                 "LEVERET_STORAGE_SEGMENT_BYTES",
@@ -70,6 +71,7 @@ impl Round {
             ),
             ("LEVERET_DISK_RESERVE_BYTES", random.pick(&["0", "1MiB"])),
         ];
+        settings.extend(more);
         let data = dir.join("data");
         let broker = Broker::start(&data, &settings);
         let names = Names {
@@ -81,13 +83,22 @@ impl Round {
             settings,
             broker: Some(broker),
             counts: Counts::default(),
+            operations_max: OPERATIONS,
+        }
+    }
+
+    /// The same with fewer operations.
+    pub fn of(self, operations_max: u64) -> Round {
+        Round {
+            operations_max,
+            ..self
         }
     }
 
     pub fn run(mut self) -> Counts {
         self.declare()
             .unwrap_or_else(|end| self.world.fail(&format!("declaring: {end:?}")));
-        for _ in 0..OPERATIONS {
+        for _ in 0..self.operations_max {
             self.world.operation();
             if self.world.random.one_in(RESTART_ONE_IN) {
                 self.restart();
