@@ -296,8 +296,7 @@ fn render_mod(spec: &Spec) -> String {
     for c in &spec.class {
         writeln!(s, "pub mod {};", c.name).unwrap();
     }
-    s += "\n/// Class and method id.\n#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]\npub struct MethodId {\n/// Class.\npub class: u16,\n/// Method within the class.\npub method: u16,\n}\n\n\
-          impl MethodId {\n/// No method is at fault.\npub const NONE: MethodId = MethodId { class: 0, method: 0 };\n}\n\n";
+    s += "\npub use super::method_id::MethodId;\n\n";
     s += "/// A method that can be written to the wire.\npub trait EncodeMethod {\n/// Its class and method id.\nconst ID: MethodId;\n\n/// Octets of the arguments.\nfn encoded_len(&self) -> usize;\n\n/// Appends the arguments.\nfn encode(&self, buf: &mut BytesMut);\n}\n\n";
     s += "/// A method as it came in.\n#[derive(Clone, Copy, Debug, Eq, PartialEq)]\npub enum Method<'a> {\n";
     let mut variants = vec![];

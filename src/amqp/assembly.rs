@@ -4,9 +4,11 @@
 //! much more than what has come of it, counts as resident memory, and has a limit for all channels
 //! of a connection together.
 
+use super::errors::Exception;
 use crate::broker::memory::{Charge, Memory, Use};
 use crate::broker::message::Parts;
 use crate::protocol::methods::basic;
+use crate::protocol::reply_code::HardCode;
 use crate::protocol::short::ShortBuf;
 
 /// Room that is made for a body when its first frame has come, and is not all of it. A larger one gets
@@ -159,6 +161,18 @@ impl Assembly {
             Stage::Method
         };
     }
+}
+
+/// Something else came than what has to come next.
+pub(super) fn expected(stage: Stage) -> Exception {
+    let text = match stage {
+        Stage::Method => "expected method frame, got non method frame instead",
+        Stage::Header => {
+            "expected content header for class 60, got non content header frame instead"
+        }
+        Stage::Body => "expected content body, got non content body frame instead",
+    };
+    Exception::hard(HardCode::UNEXPECTED_FRAME, text)
 }
 
 #[cfg(test)]

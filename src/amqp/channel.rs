@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::assembly::Assembly;
 use super::confirms::Confirms;
-use super::tx::Tx;
+use super::transaction::Tx;
+use super::unacked::Unacked;
 use crate::broker::queue::outlet::ChannelCredit;
-use crate::broker::queue::{DeliveryRef, Queue};
 
 /// Where a channel stands.
 ///
@@ -27,16 +27,6 @@ pub(super) enum Phase {
     Open,
     Closing,
     Left,
-}
-
-/// A delivery that the client has not settled.
-#[derive(Clone, Debug)]
-pub(super) struct Unacked {
-    pub(super) tag: u64,
-    pub(super) queue: Arc<Queue>,
-    pub(super) delivery: DeliveryRef,
-    /// Counts against the channel's own limit.
-    pub(super) credited: bool,
 }
 
 /// A channel.

@@ -25,7 +25,7 @@ use self::waiting::Wait;
 use super::channel::Channel;
 use super::channels::Channels;
 use super::confirms::Verdict;
-use super::consume::Consumers;
+use super::consumers::Consumers;
 use super::errors::{self, Exception};
 use super::output::Output;
 use super::settings::{NODE_NAME, SessionSettings, SharedAuthenticator};

@@ -3,12 +3,11 @@
 //! Method, header and body frames of a publish are put together in an [`Assembly`] of the channel; a
 //! body that comes in one frame goes from the read buffer straight into the message.
 
-use super::assembly::{Assembly, Stage};
+use super::assembly::{Assembly, Stage, expected};
 use super::connection::{Connection, not_open};
 use super::errors::{self, Exception};
-use super::publish_once::Once;
 use super::reply_address::REPLY_TO;
-use super::tx::TxPublish;
+use super::transaction::{Once, TxPublish};
 use crate::broker::access::Permission;
 use crate::broker::arguments::parse_expiration;
 use crate::broker::message::{FLAG_BCC, FLAG_PERSISTENT, Message, Parts};
@@ -401,18 +400,6 @@ struct Closer {
     flags: u8,
     /// Properties to deliver instead of the original ones.
     rewritten: Option<Vec<u8>>,
-}
-
-/// Something else came than what has to come next.
-pub(super) fn expected(stage: Stage) -> Exception {
-    let text = match stage {
-        Stage::Method => "expected method frame, got non method frame instead",
-        Stage::Header => {
-            "expected content header for class 60, got non content header frame instead"
-        }
-        Stage::Body => "expected content body, got non content body frame instead",
-    };
-    Exception::hard(HardCode::UNEXPECTED_FRAME, text)
 }
 
 fn route_error(e: &RouteError, exchange: &str, vhost: &str) -> Exception {

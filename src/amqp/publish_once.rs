@@ -4,19 +4,13 @@
 
 use super::connection::Connection;
 use super::errors::Exception;
-use super::tx::TxPublish;
+use super::transaction::{Once, TxPublish};
 use crate::broker::deduplication::Admission;
 use crate::broker::message::Message;
 use crate::broker::route::Route;
 use crate::broker::routing::route_once;
 use crate::broker::vhost::Vhost;
 use crate::protocol::properties::PropertiesRef;
-
-/// Where a publish was sent: it is routed again when it has the turn.
-pub(super) struct Once {
-    pub(super) exchange: String,
-    pub(super) keys: Vec<Vec<u8>>,
-}
 
 impl Connection {
     /// Publishes, unless it is a duplicate.

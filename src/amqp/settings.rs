@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::tx::TX_BYTES_HARD_MAX;
-
 /// The name of this node, in RabbitMQ's form; metrics and the firehose tell it.
 pub const NODE_NAME: &str = "rabbit@localhost";
+
+/// No transaction is larger than this many bytes, whatever is configured: what it logs with its commit is one
+/// frame of the log, whose length has 32 bits.
+pub const TX_BYTES_HARD_MAX: u64 = 2 << 30;
 
 /// Limits and identity, from the configuration.
 #[derive(Clone, Debug)]

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use super::{ClientAuth, Config, ConfigError};
+use super::error::ConfigError;
+use super::settings::{ClientAuth, Config};
 use crate::protocol::frame::FRAME_MIN_SIZE;
 
 /// Octets of a name: vhosts and users are short strings where they are told to clients.

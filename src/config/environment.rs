@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use super::{Config, ConfigError};
+use super::error::ConfigError;
+use super::settings::Config;
 
 /// Prefix of our variables.
 const PREFIX: &str = "LEVERET_";

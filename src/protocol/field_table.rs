@@ -2,7 +2,6 @@
 //!
 //! The types are RabbitMQ's, not the specification's: see `amqp-spec/NOTES.md`.
 
-use super::raw::Fields;
 use super::short::{ShortBuf, ShortBytes};
 use super::wire::{Malformed, Reader};
 
@@ -384,11 +383,6 @@ impl<'a> TableRef<'a> {
         None
     }
 
-    /// The fields as they stand there.
-    pub fn fields(&self) -> Fields<'a> {
-        Fields(self.0)
-    }
-
     /// Those fields whose names are asked for. The others are not built.
     pub fn to_table_of(&self, wanted: impl Fn(ShortBytes<'_>) -> bool) -> FieldTable {
         let fields = self.fields().filter(|f| wanted(f.name));
@@ -473,6 +467,15 @@ impl Check {
             }
             _ => Err(Malformed::Syntax),
         }
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// A field table, checked to the last field.
+    pub fn table(&mut self) -> Result<TableRef<'a>, Malformed> {
+        let bytes = self.long_str()?;
+        check(bytes)?;
+        Ok(TableRef::unchecked(bytes))
     }
 }
 

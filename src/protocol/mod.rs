@@ -18,6 +18,7 @@
 pub mod encode;
 pub mod field_table;
 pub mod frame;
+pub mod method_id;
 #[allow(missing_docs, reason = "generated modules document themselves")]
 pub mod methods;
 pub mod properties;
@@ -26,5 +27,6 @@ pub mod reply_code;
 pub mod short;
 pub mod wire;
 
-pub use methods::{EncodeMethod, Method, MethodId};
+pub use method_id::MethodId;
+pub use methods::{EncodeMethod, Method};
 pub use wire::DecodeError;

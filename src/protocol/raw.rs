@@ -239,3 +239,10 @@ impl<'a> Run<'a> {
         self.len = 0;
     }
 }
+
+impl<'a> TableRef<'a> {
+    /// The fields as they stand there.
+    pub fn fields(&self) -> Fields<'a> {
+        Fields(self.as_bytes())
+    }
+}

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use super::field_table::{self, TableRef};
-use super::methods::MethodId;
+use super::method_id::MethodId;
 use super::short::ShortBytes;
 use bytes::{BufMut, BytesMut};
 
@@ -173,13 +172,6 @@ impl<'a> Reader<'a> {
     pub fn long_str(&mut self) -> Result<&'a [u8], Malformed> {
         let len = self.long()?;
         self.bytes(len as usize)
-    }
-
-    /// A field table, checked to the last field.
-    pub fn table(&mut self) -> Result<TableRef<'a>, Malformed> {
-        let bytes = self.long_str()?;
-        field_table::check(bytes)?;
-        Ok(TableRef::unchecked(bytes))
     }
 
     /// Class and method id.

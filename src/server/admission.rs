@@ -238,7 +238,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     };
-    listen().map_err(super::told(format!("cannot listen on {address}")))
+    listen().map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))
 }
 
 #[cfg(test)]

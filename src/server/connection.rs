@@ -18,11 +18,11 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
-use super::Shared;
 use super::admission::HalfOpen;
 use super::gate::{Gate, Published, Reason, View};
 use super::inbox::{Contents, Inbox};
 use super::punctual::Punctual;
+use super::shared::Shared;
 use crate::amqp::connection::{Connection, Parts};
 use crate::amqp::output::Output;
 use crate::broker::by_queue::ByQueue;

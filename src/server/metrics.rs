@@ -16,11 +16,11 @@ use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use super::admission::Refusal;
 use super::descriptors::Descriptors;
 use super::http::Limited;
 use super::machine::{disk_free, memory_limit, resident_bytes};
+use super::shared::Shared;
 use super::workers::{LOW_ON_DISK, LOW_ON_MEMORY};
 use crate::amqp::{self, settings::NODE_NAME};
 use crate::broker::memory::Use;

@@ -1,10 +1,9 @@
 //! From frames to what handles them.
 
 use super::{Connection, HANG_UP_TIMEOUT_MS, Phase};
-use crate::amqp::assembly::Stage;
+use crate::amqp::assembly::{Stage, expected};
 use crate::amqp::channel::Phase as ChannelPhase;
 use crate::amqp::errors::{self, Exception};
-use crate::amqp::publish::expected;
 use crate::broker::queue::Settle;
 use crate::protocol::frame::{self, FrameKind, FrameRef};
 use crate::protocol::methods::{Method, MethodId, basic, channel, connection};
