@@ -9,7 +9,9 @@ use std::path::Path;
 use std::process::Command;
 
 use leveret::protocol::EncodeMethod;
-use leveret::protocol::methods::queue;
+use leveret::protocol::field_table::{FieldTable, TableRef};
+use leveret::protocol::methods::{exchange, queue};
+use leveret::protocol::properties::Properties;
 use support::{Broker, Client};
 
 fn copy(from: &Path, to: &Path) {
@@ -24,12 +26,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-#[test]
-fn a_folder_of_the_first_format_is_opened_with_all_that_is_in_it() {
+/// Opens a copy of a folder, twice; `more` looks at what not all of them have.
+fn open_twice(format: &str, more: impl Fn(&mut Client)) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    copy(&fixtures.join("format-1"), &data);
+    copy(&fixtures.join(format), &data);
     for life in 0..2 {
         let broker = Broker::start(&data, &[]);
         let mut c = Client::connect(broker.address).unwrap();
@@ -56,6 +58,7 @@ fn a_folder_of_the_first_format_is_opened_with_all_that_is_in_it() {
         } else {
             assert_eq!(c.get("kept", false).unwrap().unwrap().body, b"new");
         }
+        more(&mut c);
         drop(c);
         let said = broker.said.clone();
         assert!(broker.stop());
@@ -66,6 +69,42 @@ fn a_folder_of_the_first_format_is_opened_with_all_that_is_in_it() {
             "{lines:?}"
         );
     }
+}
+
+#[test]
+fn a_folder_of_the_first_format_is_opened_with_all_that_is_in_it() {
+    open_twice("format-1", |_| {});
+}
+
+#[test]
+fn a_folder_of_the_third_format_is_opened_with_all_that_is_in_it() {
+    open_twice("format-3", |c| {
+        let got = c.get("returned", false).unwrap().unwrap();
+        assert_eq!((got.body, got.redelivered), (b"came back".to_vec(), true));
+        // The window knows the value.
+        let mut headers = FieldTable::new();
+        headers.insert("x-deduplication-header", "first");
+        let known = Properties {
+            headers: Some(headers),
+            ..support::persistent()
+        };
+        c.stage_publish_to("once", "k", b"again", &known);
+        c.flush().unwrap();
+        assert_eq!(c.counts("empty").unwrap().0, 0);
+        // So it is a delayed exchange, as it was declared.
+        let mut arguments = FieldTable::new();
+        arguments.insert("x-delayed-type", "direct");
+        let arguments = arguments.to_bytes();
+        let later = exchange::Declare {
+            exchange: "later",
+            type_: "x-delayed-message",
+            durable: true,
+            arguments: TableRef::unchecked(&arguments),
+            ..Default::default()
+        };
+        c.send(1, &later).unwrap();
+        c.expect(exchange::DeclareOk::ID).unwrap();
+    });
 }
 
 #[test]
