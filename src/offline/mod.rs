@@ -52,7 +52,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         let to = to.join(entry.file_name());
         match entry.file_type()?.is_dir() {
             true => copy(&entry.path(), &to)?,
-            false => drop(fs::copy(entry.path(), to)?),
+            false => storage::files::copy(&entry.path(), &to)?,
         }
     }
     Ok(())
@@ -100,7 +100,7 @@ fn examine(dir: &Path) -> io::Result<Examined> {
     let folder = dir.join("definitions");
     let tree = match copy(&folder, &copied) {
         Ok(()) => probe(&copied)?.map(|()| Some(copied.as_path())),
-        Err(_) if !folder.exists() => Ok(None),
+        Err(_) if fs::symlink_metadata(&folder).is_err() => Ok(None),
         Err(e) => Err(e.to_string()),
     };
     let found = storage::examine(dir, tree, progress());

@@ -19,7 +19,8 @@ pub(super) use self::examine::{Copy, examine, probe};
 pub(super) use self::journal::Sizes;
 use self::journal::{Found, Journal};
 use self::tree::Trees;
-use super::files::FileLayer;
+use super::files::{FileLayer, tmp};
+use super::kinds;
 use crate::broker::ports::{Definition, DefinitionChange, DefinitionKind, Lsn};
 
 /// With a journal that cannot be read, too, sled's folder is tried so often: whoever stopped the broker in the
@@ -111,6 +112,8 @@ impl DefinitionStore {
         sizes: Sizes,
     ) -> io::Result<(DefinitionStore, Stored)> {
         let journal_path = dir.join("definitions.journal");
+        kinds::make_way(&tmp(&journal_path))?;
+        let mut aside = None;
         let (journal, found) = match Journal::open(files.clone(), &journal_path, sizes) {
             Ok(opened) => opened,
             Err(e) if is_of_the_process(&e) => return Err(e),
@@ -119,6 +122,7 @@ impl DefinitionStore {
             }
             Err(e) => {
                 tracing::error!("{}: {e}", journal_path.display());
+                aside = kinds::is_no_file(&e).then_some(&journal_path);
                 let damaged = Found {
                     stored: Stored::default(),
                     damaged: true,
@@ -136,6 +140,10 @@ impl DefinitionStore {
         };
         tables.end();
         let (copies, stored) = opened?;
+        if let Some(path) = aside {
+            // Not before there is another copy: the next start must not take it for a new one.
+            kinds::make_way(path)?;
+        }
         let copies = Mutex::new(copies);
         Ok((DefinitionStore { tables, copies }, stored))
     }
@@ -264,7 +272,9 @@ impl Copies {
             let tree = Some(tree);
             return Ok((Copies { journal, tree }, newer));
         }
-        if applied < stored.applied {
+        if applied == Lsn::default() && stored.applied > applied && !found.unfinished {
+            tracing::warn!("{shown}: it is empty, and made anew of the journal: nothing is lost");
+        } else if applied < stored.applied {
             lost_end();
         } else if found.unfinished {
             tracing::warn!(
@@ -318,6 +328,10 @@ impl Copies {
             }
             tracing::error!(
                 "{shown}.journal is damaged; it is made anew of {shown}: nothing is lost"
+            );
+        } else if stored.applied > Lsn::default() {
+            tracing::warn!(
+                "{shown}.journal is not there; it is made anew of {shown}: nothing is lost"
             );
         }
         let tree = Some(tree);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::definitions::{self, Copy};
 use super::files::{Disk, FileLayer, LogFile};
-use super::log;
+use super::{kinds, log};
 use crate::broker::definitions::StoredQueue;
 use crate::broker::ports::{DefinitionKind, QueueId};
 
@@ -57,6 +57,14 @@ pub struct Examined {
     pub queues: Vec<(QueueId, String, String)>,
     log: log::Examined,
 }
+
+/// Files of the data folder in which nothing is that is not elsewhere.
+const OWN_FILES: [&str; 4] = [
+    "version.tmp",
+    "reserve",
+    "definitions.opening",
+    "definitions.journal.tmp",
+];
 
 /// Told of the bytes that were read, and of all that there are.
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
@@ -137,7 +145,7 @@ impl FileLayer for ReadOnly {
 
     fn open_existing(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
         Ok(Arc::new(ReadFile {
-            file: File::open(path)?,
+            file: kinds::open_to_read(path)?,
             layer: self.clone(),
         }))
     }
@@ -205,6 +213,15 @@ pub fn examine(
                 "damaged ({why}); nothing is lost: the other copy of the definitions is good"
             );
             faults.push(Fault::new(&path, &what));
+        }
+    }
+    for name in OWN_FILES {
+        let path = dir.join(name);
+        if let Some(what) = kinds::other_than_file(&path) {
+            faults.push(Fault::new(
+                &path,
+                &format!("is {what}, not a file; nothing is lost"),
+            ));
         }
     }
     let mut queues = Vec::new();

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, retry_on_intr};
+
+use super::kinds;
 
 /// Where a file is written before it takes its place: what is found there at a start is nothing.
 pub(super) fn tmp(path: &Path) -> PathBuf {
@@ -44,6 +46,63 @@ pub(super) fn replace(
     written
 }
 
+/// Copies a file, but for its holes: it may be long by nothing else.
+///
+/// # Errors
+/// What stands there is no file, or the disk says no.
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    const BLOCK_BYTES: usize = 256 * 1024;
+    let from = kinds::open_to_read(from)?;
+    let to = File::create(to)?;
+    let mut block = vec![0; BLOCK_BYTES];
+    let mut at = 0;
+    while let Some(data) = from.data_from(at) {
+        let n = LogFile::read_at(&from, &mut block, data)?;
+        if n == 0 {
+            break;
+        }
+        LogFile::write_at(&to, &block[..n], data)?;
+        at = data + n as u64;
+    }
+    LogFile::truncate(&to, LogFile::len(&from)?)
+}
+
+/// So many octets at the end of a file may be a hole in it and be read all the same, as zeros. One that is longer was
+/// made by who wrote nothing to it.
+const ZEROS_AT_THE_END_MAX: u64 = 32 << 20;
+
+/// All that is in a file, if that may be: no more than `most` octets. Memory is taken for what was written, not for
+/// what the file's length says.
+pub(super) fn whole(file: &dyn LogFile, most: u64) -> io::Result<Option<Vec<u8>>> {
+    const BLOCK_BYTES: u64 = 1 << 20;
+    let len = file.len()?;
+    if len > most {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    loop {
+        let at = bytes.len() as u64;
+        let data = file.data_from(at).map_or(len, |data| data.min(len));
+        let end = (data + BLOCK_BYTES).min(len);
+        if data == len && len - at > ZEROS_AT_THE_END_MAX {
+            return Ok(None);
+        }
+        let more = usize::try_from(end - at).map_err(io::Error::other)?;
+        bytes.try_reserve(more).map_err(io::Error::other)?;
+        bytes.resize(data as usize, 0);
+        if data == len {
+            return Ok(Some(bytes));
+        }
+        bytes.resize(end as usize, 0);
+        let n = file.read_at(&mut bytes[data as usize..], data)?;
+        if n < (end - data) as usize {
+            // It is shorter than it was.
+            bytes.truncate(data as usize + n);
+            return Ok(Some(bytes));
+        }
+    }
+}
+
 /// An open file, read and written at positions.
 pub trait LogFile: Send + Sync {
     /// Writes all of `bytes` at `offset`.
@@ -75,7 +134,7 @@ pub trait LogFile: Send + Sync {
 /// A folder of files.
 pub trait FileLayer: Send + Sync {
     /// Opens a file for reading and writing, creating it if it is not there, readable by its owner
-    /// only.
+    /// only. What stands there and is no file is an error: see [`kinds::is_no_file`].
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
     /// Opens a file for reading, and for writing if that may be; `NotFound` if it is not there.
     fn open_existing(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
@@ -180,25 +239,15 @@ fn is_not_to_be_written(e: &io::Error) -> bool {
 impl FileLayer for Disk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
         let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)?;
-        Ok(Arc::new(file))
+        options.read(true).write(true).create(true).truncate(false);
+        Ok(Arc::new(kinds::open(path, options.mode(0o600))?))
     }
 
     fn open_existing(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
         let mut options = OpenOptions::new();
-        // What is no file must not keep us waiting for its other end.
-        options
-            .read(true)
-            .custom_flags(OFlags::NONBLOCK.bits() as i32);
-        let file = match options.clone().write(true).open(path) {
+        let file = match kinds::open(path, options.read(true).write(true)) {
             // Whoever may not write may be able to read: messages are not lost by that.
-            Err(e) if is_not_to_be_written(&e) => options.open(path).map_err(|_| e)?,
+            Err(e) if is_not_to_be_written(&e) => kinds::open_to_read(path).map_err(|_| e)?,
             opened => opened?,
         };
         Ok(Arc::new(file))
@@ -244,5 +293,23 @@ mod tests {
         assert_eq!(LogFile::len(&file).expect("a length"), 5000);
         let full = allocated(&file, 9000, Err(Errno::NOSPC)).expect_err("no room");
         assert_eq!(full.raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
+    }
+
+    #[test]
+    fn a_file_is_read_whole_if_it_may_be_that_long() {
+        let file = tempfile::tempfile().expect("a file");
+        let read = |most| whole(&file, most).expect("read");
+        assert_eq!(read(0), Some(Vec::new()));
+        let mut all = vec![0; 5 << 20];
+        all[3 << 20..].fill(7);
+        file.write_all_at(&all[3 << 20..], 3 << 20)
+            .expect("written");
+        assert!(read(5 << 20).as_ref() == Some(&all), "with its hole");
+        assert_eq!(read((5 << 20) - 1), None);
+        file.set_len(6 << 20).expect("longer");
+        all.resize(6 << 20, 0);
+        assert!(read(u64::MAX) == Some(all), "with a hole at its end");
+        file.set_len(1 << 40).expect("longer");
+        assert_eq!(read(u64::MAX), None);
     }
 }

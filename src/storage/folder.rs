@@ -5,8 +5,10 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::FlockOperation;
 use rustix::io::{Errno, retry_on_intr};
+
+use super::kinds;
 
 /// Version of the folder's format. Since 2, frames of the log have a salt; since 3, records of the journal have a
 /// key: an earlier Leveret would take such a journal for a damaged one, and an older sled for the definitions.
@@ -43,19 +45,32 @@ fn not_locked(path: &Path, why: Errno) -> io::Error {
 /// What a file begins with: there is no more to a version. What is no file is not waited for.
 fn beginning(path: &Path) -> io::Result<Vec<u8>> {
     const VERSION_BYTES_MAX: u64 = 1024;
-    let file = open_to_read(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file; move it away"));
-    }
+    let file = kinds::open_to_read(path).map_err(no_file)?;
     let mut text = Vec::new();
     file.take(VERSION_BYTES_MAX).read_to_end(&mut text)?;
     Ok(text)
 }
 
-fn open_to_read(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let flags = OFlags::NONBLOCK.bits() as i32;
-    options.read(true).custom_flags(flags).open(path)
+/// What to do about what is no file.
+fn no_file(e: io::Error) -> io::Error {
+    match kinds::is_no_file(&e) {
+        true => io::Error::other(format!("{e}; move it away")),
+        false => e,
+    }
+}
+
+/// Makes a folder, for its owner only, if nothing is there.
+fn make(dir: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(dir);
+    made.map_err(|e| match fs::symlink_metadata(dir) {
+        Ok(_) => {
+            let what = "what stands there is no folder; move it away, or mount what it leads to";
+            let what = format!("cannot use {}: {what} ({e})", dir.display());
+            io::Error::new(e.kind(), what)
+        }
+        Err(_) => told(format!("cannot create {}", dir.display()))(e),
+    })
 }
 
 /// The version that a folder says it has; empty: none.
@@ -103,6 +118,7 @@ fn check_version(path: &Path) -> io::Result<()> {
 /// All of it is there after a crash, or nothing.
 fn write_version(path: &Path) -> io::Result<()> {
     let tmp = path.join("version.tmp");
+    kinds::make_way(&tmp)?;
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(&tmp)?;
@@ -119,17 +135,7 @@ impl Folder {
     /// Another broker uses it, its format is of another version, or the disk says no.
     pub fn open(path: &Path) -> io::Result<Folder> {
         let shown = path.display();
-        for dir in [
-            path.to_path_buf(),
-            path.join("log"),
-            path.join("definitions"),
-        ] {
-            let mut builder = DirBuilder::new();
-            builder.recursive(true).mode(0o700);
-            builder
-                .create(&dir)
-                .map_err(told(format!("cannot create {}", dir.display())))?;
-        }
+        make(path)?;
         let mut options = OpenOptions::new();
         options
             .read(true)
@@ -137,11 +143,16 @@ impl Folder {
             .create(true)
             .truncate(false)
             .mode(0o600);
-        let lock = options
-            .open(path.join("lock"))
-            .map_err(told(format!("cannot open {shown}/lock")))?;
+        let lock = kinds::open(&path.join("lock"), &options)
+            .map_err(|e| told(format!("cannot open {shown}/lock"))(no_file(e)))?;
         let folder = Folder::locked(path, lock)?;
         check_version(path)?;
+        make(&path.join("log"))?;
+        let definitions = path.join("definitions");
+        // What stands there and is no folder can be made anew of the journal, if that can be read.
+        if fs::symlink_metadata(&definitions).is_err() {
+            make(&definitions)?;
+        }
         Ok(folder)
     }
 
@@ -162,9 +173,9 @@ impl Folder {
         let lock = path.join("lock");
         let none = |e: io::Error| {
             let (shown, lock) = (path.display(), lock.display());
-            told(format!("{shown} is no data folder: cannot open {lock}"))(e)
+            told(format!("{shown} is no data folder: cannot open {lock}"))(no_file(e))
         };
-        let folder = Folder::locked(path, open_to_read(&lock).map_err(none)?)?;
+        let folder = Folder::locked(path, kinds::open_to_read(&lock).map_err(none)?)?;
         let text = version(path)?;
         refuse_other(path, &text)?;
         match text.is_empty() {
@@ -246,7 +257,8 @@ mod tests {
         );
         made.expect("a FIFO");
         let refused = Folder::open(dir.path()).expect_err("refused").to_string();
-        assert!(refused.contains("/version: it is no file"), "{refused}");
+        let says = "/version: it is a FIFO, not a file; move it away";
+        assert!(refused.contains(says), "{refused}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod definitions;
 mod examine;
 pub mod files;
 mod folder;
+mod kinds;
 mod last_time;
 pub mod log;
 pub mod memory;

@@ -5,7 +5,7 @@
 //! beside the folder while it is opened: what is found there at a start says that the last opening never ended.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use rustix::fs::FlockOperation;
 
 use super::{Stored, Table, Tables};
 use crate::broker::ports::{DefinitionChange, DefinitionKind, Lsn};
+use crate::storage::kinds;
 
 /// sled's page cache: its default of 1 GiB is for other uses.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -30,6 +31,12 @@ const LOOKED_AT_EVERY: Duration = Duration::from_millis(5);
 
 /// Free bytes of the disk below which sled is not made anew, beside twice what goes into it.
 const ROOM_BYTES: u64 = 16 << 20;
+
+/// No file of sled's is longer, bytes: four times what a journal may have. What is was made long by somebody else.
+const FILE_BYTES_MAX: u64 = 16 << 30;
+
+/// What is read of the file that says how often opening was begun, bytes.
+const MARKER_BYTES_MAX: u64 = 64;
 
 /// The folder in which a tree is.
 pub(super) struct Trees(pub(super) PathBuf);
@@ -55,6 +62,14 @@ fn key(kind: DefinitionKind, key: &[u8]) -> Vec<u8> {
     [&[kind.number()], key].concat()
 }
 
+/// What the marker says.
+fn noted(marker: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let file = kinds::open_to_read(marker)?;
+    file.take(MARKER_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 impl Trees {
     /// A file beside the folder while it is being opened.
     fn marker(&self) -> PathBuf {
@@ -68,11 +83,12 @@ impl Tables for Trees {
     }
 
     fn begin(&self) -> u32 {
-        let before = fs::read_to_string(self.marker()).ok();
+        let marker = self.marker();
         // One that was not written to its end is one.
-        let before = before.map_or(0, |n| n.trim().parse().unwrap_or(1));
+        let before: u32 = noted(&marker).map_or(0, |n| n.trim().parse().unwrap_or(1));
         // On a disk that is full there is no guard, and no reason to give the folder up.
-        let _ = fs::write(self.marker(), (before + 1).to_string());
+        let _ = kinds::make_way(&marker)
+            .and_then(|()| fs::write(&marker, before.saturating_add(1).to_string()));
         before
     }
 
@@ -85,14 +101,7 @@ impl Tables for Trees {
     }
 
     fn set_aside(&self) -> io::Result<PathBuf> {
-        for n in 1..=u32::MAX {
-            let aside = self.0.with_extension(format!("damaged-{n}"));
-            if !aside.exists() {
-                fs::rename(&self.0, &aside)?;
-                return Ok(aside);
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
+        kinds::put_aside(&self.0)
     }
 
     fn make_anew(&self, all: &Stored) -> io::Result<Box<dyn Table>> {
@@ -102,6 +111,8 @@ impl Tables for Trees {
 
 impl Tree {
     fn open(path: &Path) -> io::Result<Tree> {
+        // What sled opens it waits for, and reads as far as it says to be long.
+        kinds::only_files(path, FILE_BYTES_MAX)?;
         let config = sled::Config::default()
             .path(path)
             .cache_capacity(CACHE_BYTES)
@@ -216,13 +227,15 @@ impl Table for Tree {
         self.db.apply_batch(batch).map_err(io_error)?;
         self.db.flush().map_err(io_error)?;
         // sled 0.34 ends a flush with sync_file_range, which leaves the drive's cache alone.
-        File::open(self.path.join("db"))?.sync_data()
+        kinds::open_to_read(&self.path.join("db"))?.sync_data()
     }
 }
 
 /// Waits until a sled that was dropped is gone.
 fn released(path: &Path) -> io::Result<()> {
-    let file = match File::open(path.join("db")) {
+    let file = match kinds::open_to_read(&path.join("db")) {
+        // Nothing that sled has open.
+        Err(e) if kinds::is_no_file(&e) => return Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file?,
     };

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::storage::files::FileLayer;
+
 use super::format::{PUBLISH_BYTES_MIN, SEGMENT_IDS_MAX};
 
 /// What a start found wrong.
@@ -74,6 +76,40 @@ pub(super) fn aside(path: &Path) -> PathBuf {
     name.push(".");
     name.push(ASIDE);
     name.into()
+}
+
+/// Tells of what an earlier start set aside.
+pub(super) fn still_aside(path: &Path) {
+    let (shown, was) = (path.display(), path.with_extension(""));
+    if number_of(&was).is_some() {
+        tracing::error!("{shown}: still set aside: {WAY_OUT}");
+    } else if was.extension().is_some_and(|e| e == "settled") {
+        tracing::error!("{shown}: still set aside: acknowledged messages may come back");
+    } else {
+        tracing::warn!("{shown}: still set aside: nothing is lost, it may be removed");
+    }
+}
+
+/// Puts something aside whose place is needed, and which nothing is lost with.
+pub(super) fn out_of_the_way(files: &dyn FileLayer, path: &Path) -> Option<PathBuf> {
+    let aside = aside(path);
+    match files.rename(path, &aside) {
+        Ok(()) => {
+            tracing::warn!(
+                "{}: stood in the way, set aside as {}: nothing is lost, it may be removed",
+                path.display(),
+                aside.display()
+            );
+            Some(aside)
+        }
+        Err(e) => {
+            tracing::warn!(
+                "{}: stands in the way, and cannot be set aside ({e}); move it away",
+                path.display()
+            );
+            None
+        }
+    }
 }
 
 /// Segments have numbers below this.

@@ -14,7 +14,8 @@ use crate::broker::ports::{Lsn, QueueId, RecoveredRun};
 use crate::storage::definitions::Stored;
 use crate::storage::examine::{Fault, ReadOnly};
 use crate::storage::files::{FileLayer, LogFile};
-use crate::storage::octets::{Octets, Salt};
+use crate::storage::kinds;
+use crate::storage::octets::Salt;
 
 /// What is in a log's folder.
 pub(in crate::storage) struct Examined {
@@ -48,15 +49,6 @@ fn by_queue(runs: &[RecoveredRun], ids: std::ops::Range<u64>) -> HashMap<QueueId
         *all.entry(run.target.queue).or_default() += u64::from(run.count);
     }
     all
-}
-
-/// What a file of these bytes, with a checksum at the start, is worth.
-fn checks(files: &dyn FileLayer, path: &Path) -> io::Result<bool> {
-    let file = files.open_existing(path)?;
-    let mut bytes = vec![0; file.len()?.min(settled::BYTES_MAX) as usize];
-    let n = file.read_at(&mut bytes, 0)?;
-    let mut r = Octets(&bytes[..n]);
-    Ok(r.u32() == Some(crc32fast::hash(r.0)))
 }
 
 /// Reads the whole log, and says what is wrong with it. `known`: the queues that are defined.
@@ -100,6 +92,11 @@ pub(in crate::storage) fn examine(
         }
         faults.push(fault);
     }
+    if found.damage.holes.iter().any(|hole| hole.path == log_dir) {
+        let what =
+            "empty, although definitions are noted up to a place in it: its messages are lost";
+        faults.push(Fault::new(&log_dir, what));
+    }
     for aside in &found.damage.set_aside {
         let (path, what) = match names.contains(aside) {
             true => (aside.clone(), "was set aside by a start"),
@@ -127,8 +124,10 @@ pub(in crate::storage) fn examine(
                 // One of another version is none; it is told all the same.
                 _ => Some("damaged; nothing is lost: the segment says the same"),
             }
-        } else if has_extension(path, "settled") && !checks(files, path).unwrap_or(false) {
+        } else if has_extension(path, "settled") && !settled::checks(files, path).unwrap_or(false) {
             Some("damaged: acknowledged messages of this segment may come back")
+        } else if has_extension(path, "tmp") && kinds::in_the_way(path).is_some() {
+            Some("is no file; nothing is lost")
         } else if *path == salt::path(dir) && found.salt_from != salt::Source::File {
             Some("damaged; nothing is lost: the segments say the same")
         } else {
@@ -180,8 +179,8 @@ impl Examined {
         let mut done = Vec::new();
         for fault in &self.faults {
             let path = &fault.path;
-            if done.contains(&path) {
-                continue;
+            if done.contains(&path) || *path == log_dir {
+                continue; // What is not there cannot be set aside.
             }
             done.push(path);
             if has_extension(path, damage::ASIDE) {

@@ -19,7 +19,7 @@ use super::frames::Frames;
 use super::summary::{Settled, Summary};
 use super::{Inner, writer};
 use crate::broker::ports::{Lsn, MessageId, QueueId, RecoveredRun, Target};
-use crate::storage::files::{FileLayer, LogFile, replace};
+use crate::storage::files::{FileLayer, LogFile, replace, whole};
 use crate::storage::octets::{Octets, Salt};
 
 /// Of this layout; an index of another version is not used.
@@ -150,10 +150,9 @@ pub(super) fn load(
 ) -> io::Result<Option<Summary>> {
     let file = files.open_existing(&path(dir, number))?;
     // None is larger than a part of its segment.
-    let len = file.len()?.min(segment.len()?);
-    let mut bytes = vec![0; len as usize];
-    let n = file.read_at(&mut bytes, 0)?;
-    let Some(summary) = decode(&bytes[..n]) else {
+    let most = segment.len()?.min(u32::MAX.into()) / AT_MOST_ONE_IN as u64;
+    let bytes = whole(file.as_ref(), most)?;
+    let Some(summary) = bytes.and_then(|bytes| decode(&bytes)) else {
         tracing::warn!("segment {number}: its index does not check; reading the segment itself");
         return Ok(None);
     };

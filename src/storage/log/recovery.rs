@@ -33,6 +33,7 @@ use super::{LogOptions, index, settled};
 use crate::broker::ports::{Definition, DefinitionChange, Lsn, MessageId, QueueId, RecoveredRun};
 use crate::storage::definitions::{Stored, apply, list};
 use crate::storage::files::{FileLayer, LogFile};
+use crate::storage::kinds::is_no_file;
 use crate::storage::octets::Salt;
 
 /// What recovery found.
@@ -183,6 +184,7 @@ pub(super) fn run(
     let mut paths: Vec<(u32, PathBuf)> = Vec::new();
     let mut aside = Vec::new();
     let mut hints = BTreeSet::new();
+    let (mut has_salt, mut in_the_way) = (false, Vec::new());
     let listed = files.list(&dir);
     for path in listed.map_err(damage::of("cannot list", &dir))? {
         match path.extension().and_then(|e| e.to_str()) {
@@ -191,12 +193,11 @@ pub(super) fn run(
                 None => tracing::warn!("{}: not a segment's name, left alone", path.display()),
             },
             Some("settled" | "index") => drop(hints.insert(path)),
-            Some("tmp") => {
-                if let Err(e) = files.remove(&path) {
-                    tracing::warn!("{}: cannot be removed: {e}", path.display());
-                }
+            Some("tmp") if files.remove(&path).is_err() => {
+                in_the_way.extend(damage::out_of_the_way(files, &path));
             }
             Some(damage::ASIDE) => aside.push(path),
+            None => has_salt |= path == salt::path(&options.dir),
             _ => {}
         }
     }
@@ -245,8 +246,12 @@ pub(super) fn run(
         recovery.segment(*number, path)?;
     }
     for path in aside {
-        tracing::error!("{}: still set aside: {}", path.display(), damage::WAY_OUT);
+        damage::still_aside(&path);
         recovery.leave_out(&path);
+    }
+    recovery.found.damage.set_aside.extend(in_the_way);
+    if paths.is_empty() && !has_salt && recovery.stored.applied > Lsn::default() {
+        recovery.nothing_there(&dir);
     }
     recovery.finish()
 }
@@ -282,15 +287,41 @@ impl Recovery<'_> {
         self.hints.contains(hint)
     }
 
-    fn index(&self, number: u32, file: &dyn LogFile) -> Option<Summary> {
+    fn index(&mut self, number: u32, file: &dyn LogFile) -> Option<Summary> {
         let dir = &self.options.dir;
-        if !self.has(&index::path(dir, number)) {
+        let path = index::path(dir, number);
+        if !self.has(&path) {
             return None;
         }
-        index::load(self.files, dir, number, self.salt(number), file).unwrap_or_else(|e| {
-            tracing::warn!("segment {number}: its index cannot be read ({e}); reading the segment");
-            None
-        })
+        match index::load(self.files, dir, number, self.salt(number), file) {
+            Ok(found) => found,
+            Err(e) => {
+                tracing::warn!(
+                    "segment {number}: its index cannot be read ({e}); reading the segment"
+                );
+                if is_no_file(&e) {
+                    let aside = damage::out_of_the_way(self.files, &path);
+                    self.found.damage.set_aside.extend(aside);
+                    self.hints.remove(&path);
+                }
+                None
+            }
+        }
+    }
+
+    /// All segments are gone, and what is there whenever a log was: somebody removed it, or another folder is mounted.
+    fn nothing_there(&mut self, dir: &Path) {
+        tracing::error!(
+            "{}: empty, although definitions are noted up to a place in it: the messages that were in it are lost; to \
+             have them again, stop the broker, put the files back and start",
+            dir.display()
+        );
+        self.found.damage.holes.push(Hole {
+            path: dir.to_path_buf(),
+            offset: 0,
+            len: 0,
+            messages: None,
+        });
     }
 
     fn segment(&mut self, number: u32, path: &Path) -> io::Result<()> {
@@ -353,12 +384,6 @@ impl Recovery<'_> {
     /// A segment that the disk does not give stays where the next start does not look for it.
     fn set_aside(&mut self, path: &Path, why: &io::Error) -> io::Result<()> {
         let aside = damage::aside(path);
-        tracing::error!(
-            "{}: cannot be read or removed ({why}), is set aside as {}: {}",
-            path.display(),
-            aside.display(),
-            damage::WAY_OUT
-        );
         let dir = self.options.dir.join("log");
         let renamed = self.files.rename(path, &aside);
         renamed
@@ -370,6 +395,12 @@ impl Recovery<'_> {
                 );
                 damage::told(&what, &e)
             })?;
+        tracing::error!(
+            "{}: cannot be read or removed ({why}), set aside as {}: {}",
+            path.display(),
+            aside.display(),
+            damage::WAY_OUT
+        );
         self.leave_out(&aside);
         Ok(())
     }
@@ -587,13 +618,19 @@ impl Recovery<'_> {
             ));
         }
         let aside = damage::aside(&path);
+        self.files.rename(&path, &aside).map_err(|e| {
+            let what = format!(
+                "cannot read {} ({why}), nor set it aside; to start without it, move it away: acknowledged \
+                 messages may come back",
+                path.display()
+            );
+            damage::told(&what, &e)
+        })?;
         tracing::error!(
             "{}: cannot be read ({why}), set aside as {}: acknowledged messages may come back",
             path.display(),
             aside.display()
         );
-        let renamed = self.files.rename(&path, &aside);
-        renamed.map_err(damage::of("cannot set aside", &path))?;
         self.found.damage.set_aside.push(aside);
         Ok(())
     }

@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::BufMut;
 
-use super::damage::is_of_the_process;
+use super::damage::{self, is_of_the_process};
 use super::format;
 use super::frames::Frames;
 use crate::storage::files::{FileLayer, replace};
+use crate::storage::kinds::is_no_file;
 use crate::storage::octets::{Octets, Salt};
 
 /// Of the file's layout.
@@ -95,12 +96,18 @@ pub(super) fn find(
     segments: &[(u32, PathBuf)],
 ) -> io::Result<(Salts, Source)> {
     let path = path(dir);
+    let mut missing = false;
     match read(files, &path) {
         Ok(Some(salts)) => return Ok((salts, Source::File)),
         Ok(None) => tracing::error!("{}: damaged, it is made anew", path.display()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => missing = true,
         Err(e) if is_of_the_process(&e) => return Err(e),
-        Err(e) => tracing::error!("{}: cannot be read: {e}", path.display()),
+        Err(e) => {
+            tracing::error!("{}: cannot be read: {e}", path.display());
+            if is_no_file(&e) {
+                damage::out_of_the_way(files, &path);
+            }
+        }
     }
     let (mut said, mut from) = (None, 1);
     for (number, path) in segments {
@@ -115,6 +122,12 @@ pub(super) fn find(
         }
     }
     let source = said.map_or(Source::New, |_| Source::Segments);
+    if missing && said.is_some() {
+        tracing::warn!(
+            "{}: it is not there, and made anew of the segments",
+            path.display()
+        );
+    }
     let salts = said
         .or_else(|| Salt::random(files).ok())
         .map(|salt| Salts { salt, from });

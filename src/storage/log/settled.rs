@@ -13,11 +13,11 @@ use bytes::BufMut;
 use super::segment::Segment;
 use super::{Inner, writer};
 use crate::broker::ports::QueueId;
-use crate::storage::files::{FileLayer, replace};
+use crate::storage::files::{FileLayer, LogFile, replace, whole};
 use crate::storage::octets::Octets;
 
 /// No notes are longer.
-pub(super) const BYTES_MAX: u64 = 1 << 30;
+const BYTES_MAX: u64 = 1 << 30;
 
 /// What the notes are called of what is settled in this segment.
 pub(super) fn path(dir: &Path, number: u32) -> PathBuf {
@@ -97,6 +97,22 @@ impl Segment {
     }
 }
 
+/// What is in notes behind their checksum, if that fits.
+fn read(file: &dyn LogFile) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = whole(file, BYTES_MAX)?.unwrap_or_default();
+    let mut r = Octets(&bytes);
+    if r.u32() != Some(crc32fast::hash(r.0)) {
+        return Ok(None);
+    }
+    bytes.drain(..4);
+    Ok(Some(bytes))
+}
+
+/// Whether these are notes that check.
+pub(super) fn checks(files: &dyn FileLayer, path: &Path) -> io::Result<bool> {
+    Ok(read(files.open_existing(path)?.as_ref())?.is_some())
+}
+
 /// Reads what [`save`] wrote. A file that does not check is ignored, as it is a hint beside the settles in the
 /// log, and told of: those may be gone. Returns its length then.
 pub(super) fn load(
@@ -107,16 +123,14 @@ pub(super) fn load(
 ) -> io::Result<Option<u64>> {
     let path = path(dir, number);
     let file = files.open_existing(&path)?;
-    let mut bytes = vec![0; file.len()?.min(BYTES_MAX) as usize];
-    let n = file.read_at(&mut bytes, 0)?;
-    let mut r = Octets(&bytes[..n]);
-    if r.u32() != Some(crc32fast::hash(r.0)) {
+    let bytes = read(file.as_ref())?;
+    let Some(mut r) = bytes.as_deref().map(Octets) else {
         tracing::error!(
             "{}: checksum mismatch, ignored: acknowledged messages may come back",
             path.display()
         );
-        return Ok(Some(n as u64));
-    }
+        return Ok(Some(file.len()?));
+    };
     // Whatever fits the checksum is looked at; what this segment has not is passed over.
     let (Some(first_id), Some(n)) = (r.u64(), r.u32()) else {
         return Ok(None);
