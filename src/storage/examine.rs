@@ -59,7 +59,8 @@ pub struct Examined {
 }
 
 /// Files of the data folder in which nothing is that is not elsewhere.
-const OWN_FILES: [&str; 4] = [
+const OWN_FILES: [&str; 5] = [
+    "clock",
     "version.tmp",
     "reserve",
     "definitions.opening",

@@ -13,6 +13,7 @@ mod frames;
 mod index;
 mod open;
 mod pending;
+mod progress;
 mod reader;
 mod reclaim;
 mod recovery;
@@ -116,6 +117,10 @@ const DAMAGED_MAX: usize = 10_000;
 
 /// Offsets in a segment have 32 bits, and what does not fit into one is all in the next.
 const SEGMENT_BYTES_MAX: u32 = 2 << 30;
+
+/// How often a start tries to note which ids it passes over, and how long it waits between.
+const NOTE_TRIES: u32 = 3;
+const NOTE_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// More copies that had been delivered are not told one by one at a clean stop: then all count as delivered.
 const CLEAN_STOP_COPIES_MAX: usize = 1 << 26;
@@ -305,6 +310,32 @@ fn reserves(files: &dyn FileLayer, dir: &Path) -> bool {
     reserved.unwrap_or(true)
 }
 
+/// Notes which ids may have been given out in segments that were set aside. IMPORTANT: before any is given out again:
+/// should the segments that come now be unreadable, too, and the others removed, nothing else says which are in them.
+fn note_next_id(
+    files: &dyn FileLayer,
+    store: &DefinitionStore,
+    reserve: &Reserve,
+    applied: Lsn,
+    next_id: u64,
+) -> io::Result<()> {
+    let mut tries = 1;
+    while let Err(e) = store.checkpoint(&[], applied, next_id) {
+        // What an earlier life kept for a full disk.
+        let has_room = trouble::is_no_room(&e) && reserve.give_left(files);
+        if tries == NOTE_TRIES {
+            let what = "a segment was set aside, and which ids its messages may have cannot be noted beside the \
+                        definitions; without that there is no start";
+            return Err(damage::told(what, &e));
+        }
+        if !has_room {
+            files.pause(NOTE_AGAIN_AFTER);
+        }
+        tries += 1;
+    }
+    Ok(())
+}
+
 impl SegmentedLog {
     /// Opens the log in its folder, recovering what is there, and returns the definitions. The
     /// messages follow with [`Self::recover`].
@@ -365,11 +396,8 @@ impl SegmentedLog {
         }
         let applied = stored.applied;
         let found = recovery::run(&options, files.as_ref(), stored)?;
-        if !found.damage.set_aside.is_empty()
-            && let Err(e) = store.checkpoint(&[], applied, found.next_id)
-        {
-            // Should the segments that come now be unreadable, too, nothing else says which ids are in them.
-            tracing::warn!("the next message's id cannot be noted beside the definitions: {e}");
+        if found.ids_passed_over {
+            note_next_id(files.as_ref(), &store, &reserve, applied, found.next_id)?;
         }
         // Nothing is ever appended to a segment of an earlier run.
         let segment = found.last_segment + 1;
@@ -381,6 +409,7 @@ impl SegmentedLog {
             tracing::warn!("{}: cannot be written: {e}", path.display());
         }
         let mut segments = found.segments;
+        let recovered_any = !segments.by_number.is_empty();
         segments.insert(segment, Segment::new(None, found.next_id));
         let mut unstored = Unstored::default();
         for (at, change) in found.replayed {
@@ -407,7 +436,8 @@ impl SegmentedLog {
                 applied: start,
                 unstored,
                 stopping: false,
-                unproved: false,
+                // No frame says yet that all that was recovered is durable now.
+                unproved: recovered_any,
                 asleep: false,
                 n_watching: 0,
             }),

@@ -15,7 +15,7 @@
 //! that the disk does not give is set aside, under another name, with what beside it says what is
 //! settled in it. Its number and its ids are not used again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use super::format::{self, Place};
 use super::frames::{Frames, Next};
 use super::open::SegmentFile;
 use super::pending::Durable;
+use super::progress::{Progress, TOLD_EVERY, Watched};
 use super::salt::{self, Salts};
 use super::segment::{Index, Segment, Segments, lsn};
 use super::summary::{Settled, Summary};
@@ -41,6 +42,8 @@ pub(super) struct Recovered {
     pub(super) segments: Segments,
     pub(super) last_segment: u32,
     pub(super) next_id: u64,
+    /// More than what was read says: segments were set aside.
+    pub(super) ids_passed_over: bool,
     pub(super) definitions: Vec<Definition>,
     /// Definition changes that the store does not have yet.
     pub(super) replayed: Vec<(Lsn, DefinitionChange)>,
@@ -136,6 +139,9 @@ struct Recovery<'a> {
     proved: Lsn,
     /// The log ended in this segment: those behind it go, and then it is sealed.
     torn: Option<Torn>,
+    /// Octets of the segments before each, and how far it is through all of them.
+    before: BTreeMap<u32, u64>,
+    progress: Arc<Progress>,
     /// Indexes, and notes of what is settled.
     hints: BTreeSet<PathBuf>,
     /// Notes that do not check.
@@ -193,9 +199,13 @@ pub(super) fn run(
                 None => tracing::warn!("{}: not a segment's name, left alone", path.display()),
             },
             Some("settled" | "index") => drop(hints.insert(path)),
-            Some("tmp") if files.remove(&path).is_err() => {
-                in_the_way.extend(damage::out_of_the_way(files, &path));
-            }
+            Some("tmp") => match files.remove(&path) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::IsADirectory => {
+                    in_the_way.extend(damage::out_of_the_way(files, &path));
+                }
+                Err(e) => tracing::warn!("{}: cannot be removed: {e}", path.display()),
+            },
             Some(damage::ASIDE) => aside.push(path),
             None => has_salt |= path == salt::path(&options.dir),
             _ => {}
@@ -218,6 +228,7 @@ pub(super) fn run(
         segments: Segments::default(),
         last_segment: (stored.applied.0 >> 32) as u32,
         next_id: stored.next_id.max(1),
+        ids_passed_over: false,
         definitions: Vec::new(),
         replayed: Vec::new(),
         copies: Copies::default(),
@@ -227,6 +238,12 @@ pub(super) fn run(
         torn_at: None,
         behind: Vec::new(),
     };
+    let (mut before, mut total) = (BTreeMap::new(), 0);
+    for (number, path) in &paths {
+        before.insert(*number, total);
+        let len = files.open_existing(path).and_then(|file| file.len());
+        total += len.map_or(0, |len| len.min(u32::MAX.into()));
+    }
     let mut recovery = Recovery {
         options,
         files,
@@ -237,6 +254,8 @@ pub(super) fn run(
         found,
         changes: Vec::new(),
         torn: None,
+        before,
+        progress: Progress::new(total, TOLD_EVERY),
         hints,
         damaged_notes: Vec::new(),
         open_end: false,
@@ -262,7 +281,7 @@ impl Recovery<'_> {
     fn prove(&mut self, paths: &[(u32, PathBuf)]) {
         let mut said = false;
         for (number, path) in paths.iter().rev() {
-            let Ok(file) = self.files.open_existing(path) else {
+            let Ok(file) = self.watched(*number, path) else {
                 continue;
             };
             if let Some(summary) = self.index(*number, file.as_ref()) {
@@ -277,6 +296,16 @@ impl Recovery<'_> {
                 self.proved = self.proved.max(watermark.unwrap_or_default());
             }
         }
+    }
+
+    /// A segment whose reads are told of when they take long.
+    fn watched(&self, number: u32, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        Ok(Arc::new(Watched {
+            file: self.files.open_existing(path)?,
+            path: path.to_path_buf(),
+            before: self.before.get(&number).copied().unwrap_or(0),
+            progress: self.progress.clone(),
+        }))
     }
 
     fn salt(&self, number: u32) -> Salt {
@@ -370,7 +399,7 @@ impl Recovery<'_> {
 
     /// What is in a segment; nothing is changed on the disk.
     fn read(&mut self, number: u32, path: &Path) -> io::Result<(Arc<dyn LogFile>, Read)> {
-        let file = self.files.open_existing(path)?;
+        let file = self.watched(number, path)?;
         let index = self.index(number, file.as_ref());
         // The changes of definitions themselves are in the segment only.
         let index = index.filter(|s| s.definitions_to <= self.stored.applied);
@@ -415,6 +444,7 @@ impl Recovery<'_> {
         self.found.last_segment = self.found.last_segment.max(number);
         // As many as it can have at most.
         self.found.next_id = self.found.next_id.saturating_add(format::SEGMENT_IDS_MAX);
+        self.found.ids_passed_over = true;
         self.found.copies.keep_unknown = true;
         self.expected = None;
     }

@@ -101,6 +101,11 @@ impl Reserve {
         Ok(true)
     }
 
+    /// Gives away what an earlier life has left of it; false if there is none.
+    pub(super) fn give_left(&self, files: &dyn FileLayer) -> bool {
+        files.remove(&self.path).is_ok()
+    }
+
     /// Gives it away; false if there is none.
     pub(super) fn give(&self, files: &dyn FileLayer) -> bool {
         if !self.held.swap(false, Ordering::Relaxed) {

@@ -544,3 +544,66 @@ fn a_segment_that_is_rewritten_loses_nothing_that_it_had() {
     drop(image);
     assert!(!rewritten());
 }
+
+#[test]
+fn no_id_is_given_out_before_it_is_noted_which_are_passed_over() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::default();
+    drop(grouped(dir.path(), &disk, 3));
+    let last = paths(&disk, "segment").pop().expect("not empty");
+    disk.refused.lock().expect("a lock").insert(last.clone());
+    // Nothing can be noted: not now, or never.
+    for times in [1, u32::MAX] {
+        let mut left = times;
+        disk.faults.set(move |call, path| {
+            let is_note = call == Call::Open && path.ends_with("definitions.journal.tmp");
+            let fails = is_note && left > 0;
+            left -= u32::from(fails);
+            fails.then_some(5)
+        });
+        let opened = SegmentedLog::open(idle(dir.path()), Arc::new(disk.clone()));
+        match (times, opened) {
+            (1, Ok((log, _))) => drop(log),
+            (1, Err(e)) => panic!("{e}"),
+            (_, Ok(_)) => panic!("it starts"),
+            (_, Err(e)) => assert!(e.to_string().contains("without that there is no start")),
+        }
+    }
+    disk.faults.clear();
+    let (log, _) = open_with(&idle(dir.path()), &disk);
+    let mut records = Records::default();
+    stage(&mut records, message(1000, 3), &[1]);
+    let given = log.append(&mut records).expect("accepted").first_id;
+    drop(log);
+    // Nothing of that life is left, nor what was set aside.
+    let aside = super::super::damage::aside(&last);
+    disk.remove(&aside).expect("there");
+    let (log, _) = open_with(&idle(dir.path()), &disk);
+    stage(&mut records, message(1001, 3), &[1]);
+    let again = log.append(&mut records).expect("accepted").first_id;
+    assert!(again >= given, "{again:?} {given:?}");
+}
+
+#[test]
+fn what_a_start_takes_over_is_proved_although_nothing_is_published() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::default();
+    drop(grouped(dir.path(), &disk, 3));
+    let said = said(&disk);
+    let often = LogOptions {
+        flush_interval: Duration::from_millis(1),
+        ..idle(dir.path())
+    };
+    let (log, _) = open_with(&often, &disk);
+    let start = log.durable();
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while log.durable() == start {
+        assert!(std::time::Instant::now() < deadline, "no mark");
+        std::thread::yield_now();
+    }
+    drop(log);
+    let last = said.last().expect("frames");
+    let (live, damage) = found(dir.path(), &flipped(&disk, &last.path, last.start));
+    assert_eq!(live, without(&said, Some(said.len() - 1)));
+    assert_eq!(damage.holes.len(), 1, "{damage:?}");
+}
