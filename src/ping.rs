@@ -87,6 +87,38 @@ fn wants_certificate(e: &io::Error) -> bool {
 mod tests {
     use super::*;
 
+    /// What a peer says, whatever it is told.
+    struct Says(&'static [u8]);
+
+    impl Read for Says {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.0.read(into)
+        }
+    }
+
+    impl Write for Says {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            Ok(octets.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_a_broker_answers_with_connection_start() {
+        assert!(greet(Says(b"\x01\0\0\0\0\0\x10\0\x0a\0\x0a")).is_ok());
+        for other in [
+            &b"HTTP/1.1 400 Bad Request"[..],
+            b"AMQP\0\0\x09\x01",
+            b"\x01\0\0\0\0\0\x10\0\x0a\0\x32",
+            b"\x08\0\0\0\0\0\x10\0\x0a\0\x0a",
+        ] {
+            assert!(greet(Says(other)).is_err(), "{other:?}");
+        }
+    }
+
     #[test]
     fn the_configured_listener_is_asked() {
         let mut config = Config::default();

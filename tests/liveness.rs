@@ -104,6 +104,7 @@ fn connections_that_have_not_logged_in_are_limited() {
         ),
         // Not what ends them here.
         ("LEVERET_PROTOCOL_HANDSHAKE_TIMEOUT_MS", "600000"),
+        ("LEVERET_LISTENERS_PROMETHEUS", "127.0.0.1:0"),
     ];
     let broker = Broker::start(&dir.path().join("data"), &settings);
     let try_from = |address: [u8; 4]| {
@@ -127,6 +128,8 @@ fn connections_that_have_not_logged_in_are_limited() {
     waiting.push(try_from(third).unwrap());
     let last = [127, 0, 0, 4];
     assert!(try_from(last).is_err(), "too many in all");
+    let page = scrape(broker.listens("prometheus"));
+    assert_eq!(metric(&page, "leveret_connections_unauthenticated"), 6.0);
     // One that gives up makes room.
     waiting.remove(0);
     let deadline = Instant::now() + PATIENCE;
@@ -298,4 +301,6 @@ fn failed_logins_slow_their_address_down() {
     let page = scrape(broker.listens("prometheus"));
     let slowed = metric(&page, "leveret_connections_slowed_total");
     assert!(slowed >= 2.0, "{slowed}");
+    let failed = "rabbitmq_auth_attempts_failed_total{protocol=\"amqp091\"}";
+    assert_eq!(metric(&page, failed), 6.0);
 }

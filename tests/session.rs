@@ -324,6 +324,10 @@ fn close_ok_is_waited_for_as_long_as_a_heartbeat() {
             "{heartbeat}"
         );
     }
+    // Less if the server itself ends.
+    let mut peer = Peer::new(&broker);
+    peer.machine.force_close("over", NOW);
+    assert_eq!(peer.machine.next_deadline(), Some(NOW + 5_000));
 }
 
 #[test]
