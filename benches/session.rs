@@ -51,8 +51,12 @@ impl Peer {
     }
 
     fn sends(&mut self, bytes: &[u8]) {
-        let received = self.machine.receive(bytes, NOW);
-        assert_eq!(received.consumed, bytes.len());
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let received = self.machine.receive(rest, NOW);
+            assert!(received.consumed > 0, "frames are complete");
+            rest = &rest[received.consumed..];
+        }
         black_box(&self.machine.output);
         self.machine.output.clear();
     }

@@ -99,8 +99,12 @@ impl Peer {
     }
 
     fn take(&mut self, octets: &[u8]) {
-        let received = self.machine.receive(octets, NOW);
-        assert_eq!(received.consumed, octets.len());
+        let mut rest = octets;
+        while !rest.is_empty() {
+            let received = self.machine.receive(rest, NOW);
+            assert!(received.consumed > 0, "frames are complete");
+            rest = &rest[received.consumed..];
+        }
         let notices = std::mem::take(&mut *self.inbox.notices.lock().unwrap());
         for notice in notices {
             self.machine.notice(notice, NOW);

@@ -85,14 +85,6 @@ fn a_handshake_has_a_time_limit() {
     assert!(hung_up(&mut stuck) < Duration::from_secs(5));
 }
 
-/// A connection from one of this machine's addresses.
-fn from(broker: &Broker, address: [u8; 4]) -> std::io::Result<Client> {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-    socket.bind(&std::net::SocketAddr::from((address, 0)).into())?;
-    socket.connect(&broker.address.into())?;
-    Client::over(socket.into())
-}
-
 #[test]
 fn connections_that_have_not_logged_in_are_limited() {
     let dir = tempfile::tempdir().unwrap();
@@ -108,7 +100,7 @@ fn connections_that_have_not_logged_in_are_limited() {
     ];
     let broker = Broker::start(&dir.path().join("data"), &settings);
     let try_from = |address: [u8; 4]| {
-        let mut c = from(&broker, address)?;
+        let mut c = Client::raw_from(address, broker.address)?;
         c.socket.write_all(&PROTOCOL_HEADER)?;
         c.expect(connection::Start::ID).map(|_| c)
     };
@@ -281,7 +273,7 @@ fn failed_logins_slow_their_address_down() {
     let broker = Broker::start(&dir.path().join("data"), &settings);
     let log_in = |address, password| {
         let began = Instant::now();
-        let mut c = from(&broker, address).unwrap();
+        let mut c = Client::raw_from(address, broker.address).unwrap();
         let done = c.log_in_as("guest", password).is_ok();
         assert_eq!(done, password == "guest");
         began.elapsed()

@@ -126,8 +126,13 @@ impl Peer {
 
     /// Does what there is to do; returns how many octets of the input were not used.
     fn turn(&mut self) -> usize {
-        let received = self.machine.receive(&self.input, NOW);
-        bytes::Buf::advance(&mut self.input, received.consumed);
+        loop {
+            let received = self.machine.receive(&self.input, NOW);
+            bytes::Buf::advance(&mut self.input, received.consumed);
+            if !received.more {
+                break;
+            }
+        }
         let mut deliveries = std::mem::take(&mut *self.inbox.deliveries.lock().unwrap());
         self.machine.deliver(&mut deliveries, NOW);
         self.input.len()

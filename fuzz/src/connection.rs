@@ -44,8 +44,13 @@ fn converse(mode: u8, input: &[u8]) {
     let mut pending = Vec::new();
     for part in bytes.chunks(piece) {
         pending.extend(part);
-        let received = machine.receive(&pending, now);
-        pending.drain(..received.consumed);
+        loop {
+            let received = machine.receive(&pending, now);
+            pending.drain(..received.consumed);
+            if !received.more {
+                break;
+            }
+        }
         let mut deliveries = std::mem::take(&mut *inbox.deliveries.lock().expect("no panic"));
         let notices = std::mem::take(&mut *inbox.notices.lock().expect("no panic"));
         machine.deliver(&mut deliveries, now);

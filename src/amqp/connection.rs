@@ -30,7 +30,7 @@ use super::errors::{self, Exception};
 use super::output::Output;
 use super::settings::{NODE_NAME, SessionSettings, SharedAuthenticator};
 use crate::broker::access::{Permissions, TopicPermissions};
-use crate::broker::batch::{Batch, PUBLISHES_MAX};
+use crate::broker::batch::Batch;
 use crate::broker::limits::Account;
 use crate::broker::ports::{Bell, Lsn};
 use crate::broker::queue::outlet::{Delivery, Notice, Outlet};
@@ -54,6 +54,10 @@ const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
 
 /// `connection.close-ok`, as a frame.
 const CLOSE_OK_FRAME: &[u8] = b"\x01\0\0\0\0\0\x04\0\x0a\0\x33\xce";
+
+/// Work of one turn: a frame is one, and so is a copy of a message or a settlement; what else a method is, [`work_of`]
+/// says. Some tenths of a millisecond, so that who sends without end does not keep others waiting.
+pub const WORK_PER_TURN: u32 = 4096;
 
 /// A connection's way through its life.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -113,6 +117,10 @@ pub struct Received {
     pub consumed: usize,
     /// Bytes needed, in all from the first unused one, before it is worth calling again.
     pub needed: usize,
+    /// How much work that was, in the unit of [`WORK_PER_TURN`].
+    pub work: u32,
+    /// The turn is over: others should have theirs before the rest is handed in.
+    pub more: bool,
 }
 
 /// What came of what a connection published.
@@ -204,6 +212,8 @@ pub struct Connection {
     blocked: bool,
     alarm: Option<String>,
     pub(super) counted: Counted,
+    /// What was done in this turn.
+    work: u32,
     /// The position of the latest ring that was asked for.
     rung_for: Lsn,
     why: Option<String>,
@@ -287,6 +297,7 @@ impl Connection {
             blocked: false,
             alarm: None,
             counted: Counted::default(),
+            work: 0,
             rung_for: Lsn::default(),
             why: None,
         }
@@ -362,13 +373,14 @@ impl Connection {
 
     // ----- bytes in ---------------------------------------------------------------------------
 
-    /// Processes frames until the input is used up or something has to be awaited.
+    /// Processes frames until the input is used up, something has to be awaited, or its turn is over.
     pub fn receive(&mut self, input: &[u8], now: u64) -> Received {
         self.now = now;
         self.received_at = now;
         let mut at = 0;
         let mut needed = 1;
-        while self.may_process() {
+        self.work = 0;
+        while self.may_process() && self.work < WORK_PER_TURN {
             let rest = &input[at..];
             if self.phase == Phase::Header {
                 match frame::parse_protocol_header(rest) {
@@ -386,7 +398,8 @@ impl Connection {
                     if let Err((number, method, exception)) = self.frame(frame) {
                         self.raise(number, method, exception);
                     }
-                    if self.batch.n_publishes() >= PUBLISHES_MAX {
+                    self.work = self.work.saturating_add(1 + self.batch.take_work());
+                    if self.batch.is_full() {
                         self.flush();
                     }
                 }
@@ -410,7 +423,12 @@ impl Connection {
         self.broker.totals.add(&mut self.counted);
         let done = matches!(self.phase, Phase::Closed { .. } | Phase::Over);
         let consumed = if done { input.len() } else { at };
-        Received { consumed, needed }
+        Received {
+            consumed,
+            needed,
+            work: self.work,
+            more: self.work >= WORK_PER_TURN && consumed < input.len(),
+        }
     }
 
     fn parse<'a>(&self, input: &'a [u8]) -> Result<Parsed<'a>, Exception> {

@@ -23,7 +23,11 @@ use crate::protocol::properties::PropertiesRef;
 
 /// Publishes collected before a flush at most, so that the first message of a flood does not wait
 /// for the last.
-pub const PUBLISHES_MAX: u32 = 256;
+const PUBLISHES_MAX: u32 = 256;
+
+/// Copies of them in queues collected before a flush at most, but for those of one publish: a publish to a thousand queues
+/// is a thousand times the work.
+const COPIES_MAX: u32 = 16 * 1024;
 
 /// Settlements that are looked through one by one.
 const FEW_SETTLEMENTS: usize = 16;
@@ -58,6 +62,9 @@ pub struct Batch {
     spare: Vec<Vec<DeliveryRef>>,
     records: Records,
     n_publishes: u32,
+    n_copies: u32,
+    /// See [`Self::take_work`].
+    work: u32,
     refused: Vec<u32>,
     spilled: bool,
     /// A queue that was published to, and whose consumers are behind.
@@ -82,9 +89,14 @@ impl Batch {
             && self.fx.is_empty()
     }
 
-    /// Publishes collected since the last flush.
-    pub fn n_publishes(&self) -> u32 {
-        self.n_publishes
+    /// Whether so much was published since the last flush that it is time for the next.
+    pub fn is_full(&self) -> bool {
+        self.n_publishes >= PUBLISHES_MAX || self.n_copies >= COPIES_MAX
+    }
+
+    /// Copies and settlements that were added since the last call.
+    pub fn take_work(&mut self) -> u32 {
+        std::mem::take(&mut self.work)
     }
 
     /// Adds a message for these queues. Returns its number in this batch, and whether some copy has
@@ -100,6 +112,9 @@ impl Batch {
     ) -> (u32, bool) {
         let number = self.n_publishes;
         self.n_publishes += 1;
+        let copies = u32::try_from(queues.len()).unwrap_or(u32::MAX);
+        self.n_copies = self.n_copies.saturating_add(copies);
+        self.work = self.work.saturating_add(copies);
         let first_target = self.records.targets.len();
         let over_budget = queues.first().is_some_and(|q| q.memory().over_budget());
         let mut logged = false;
@@ -341,6 +356,7 @@ impl Batch {
 
     /// Adds a delivery to settle.
     pub fn settle(&mut self, queue: &Arc<Queue>, delivery: DeliveryRef, how: Settle) {
+        self.work = self.work.saturating_add(1);
         let last = self.settlements.last_mut();
         if let Some(s) = last.filter(|s| s.how == how && Arc::ptr_eq(&s.queue, queue)) {
             s.deliveries.push(delivery);
@@ -408,7 +424,7 @@ impl Batch {
     }
 
     fn run(&mut self, broker: &Broker, mut at_once: AtOnce, now: u64) -> Result<Lsn, LogFailed> {
-        self.n_publishes = 0;
+        (self.n_publishes, self.n_copies) = (0, 0);
         // Settlements first: what they free may take what was published.
         self.settlements_at.clear();
         for mut s in self.settlements.drain(..) {
@@ -425,7 +441,7 @@ impl Batch {
         for round in 0..ROUNDS_MAX {
             self.take_settles();
             self.route_dead(&mut at_once, broker, now);
-            self.n_publishes = 0;
+            (self.n_publishes, self.n_copies) = (0, 0);
             match self.append(broker) {
                 // What follows later is nothing that was asked for here.
                 Ok(Some(to)) if round == 0 => lsn = to,

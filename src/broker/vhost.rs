@@ -633,14 +633,10 @@ impl Vhost {
         Ok(if info.durable { lsn } else { Lsn::default() })
     }
 
-    /// The exclusive queues of a connection.
-    pub fn exclusive_queues(&self, connection: ConnectionId) -> Vec<Arc<Queue>> {
-        self.links
-            .lock()
-            .exclusive
-            .get(&connection)
-            .cloned()
-            .unwrap_or_default()
+    /// The exclusive queues of a connection, which is about to delete all of them: they are its no longer.
+    pub fn take_exclusive_queues(&self, connection: ConnectionId) -> Vec<Arc<Queue>> {
+        let mut links = self.links.lock();
+        links.exclusive.remove(&connection).unwrap_or_default()
     }
 
     /// Whether a binding is there.

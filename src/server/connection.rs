@@ -23,7 +23,7 @@ use super::gate::{Gate, Published, Reason, View};
 use super::inbox::{Contents, Inbox};
 use super::punctual::Punctual;
 use super::shared::Shared;
-use crate::amqp::connection::{Connection, Parts};
+use crate::amqp::connection::{Connection, Parts, WORK_PER_TURN};
 use crate::amqp::output::Output;
 use crate::broker::by_queue::ByQueue;
 use crate::broker::memory::{Charge, Use};
@@ -80,6 +80,10 @@ struct Task<S> {
     punctual: Punctual,
     /// The last read brought a lot: more is on its way.
     streaming: bool,
+    /// The machine has had its turn, and there is more for it.
+    more: bool,
+    /// Work that was done since others had their turn.
+    worked: u32,
     /// What waits for the rest of a frame, as it was counted last.
     charge: Charge,
 }
@@ -167,6 +171,8 @@ where
         rung_for: Lsn::default(),
         punctual: Punctual::default(),
         streaming: false,
+        more: false,
+        worked: 0,
         charge: shared.broker.memory().charge(Use::Assembly),
         shared: shared.clone(),
     };
@@ -212,6 +218,7 @@ impl<S: Socket> Task<S> {
                     .as_mut()
                     .reset(Instant::now() + deadline.map_or(FAR, clock::until));
             }
+            let (reading, more) = (reading && !self.more, reading && self.more);
             if reading {
                 self.make_room();
             }
@@ -245,6 +252,13 @@ impl<S: Socket> Task<S> {
                     }
                     self.machine.tick(now);
                 }
+                () = std::future::ready(()), if more => {}
+            }
+            // A socket that is always ready would keep this thread for itself, and those that wait for theirs
+            // to be looked at.
+            if self.worked >= WORK_PER_TURN {
+                self.worked = 0;
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -271,6 +285,8 @@ impl<S: Socket> Task<S> {
             let received = self.machine.receive(&self.input, now);
             self.input.advance(received.consumed);
             self.needed = received.needed.max(1);
+            self.more = received.more;
+            self.worked = self.worked.saturating_add(received.work);
             if let Some(published) = self.machine.take_published() {
                 let behind = published.behind.filter(|queue| {
                     let outlet: Arc<dyn Outlet> = self.inbox.clone();
@@ -349,6 +365,8 @@ impl<S: Socket> Task<S> {
     fn take_inbox(&mut self, now: u64) {
         self.inbox.take(&mut self.contents);
         if !self.contents.deliveries.is_empty() {
+            let deliveries = u32::try_from(self.contents.deliveries.len()).unwrap_or(u32::MAX);
+            self.worked = self.worked.saturating_add(deliveries);
             self.machine.deliver(&mut self.contents.deliveries, now);
         }
         for notice in self.contents.notices.drain(..) {

@@ -70,9 +70,26 @@ impl Client {
         })
     }
 
+    /// A socket that comes from one of this machine's addresses, without a handshake.
+    pub fn raw_from(source: [u8; 4], address: SocketAddr) -> std::io::Result<Client> {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+        socket.connect(&address.into())?;
+        Client::over(socket.into())
+    }
+
     /// Logged in as guest, with channel 1 open.
     pub fn connect(address: SocketAddr) -> std::io::Result<Client> {
-        let mut c = Client::raw(address)?;
+        Client::raw(address)?.opened()
+    }
+
+    /// The same from one of this machine's addresses.
+    pub fn connect_from(source: [u8; 4], address: SocketAddr) -> std::io::Result<Client> {
+        Client::raw_from(source, address)?.opened()
+    }
+
+    fn opened(self) -> std::io::Result<Client> {
+        let mut c = self;
         c.login(131_072)?;
         c.send(1, &channel::Open)?;
         c.expect(channel::OpenOk::ID)?;
@@ -466,7 +483,7 @@ impl Broker {
 
     /// The same with arguments, and nothing in the environment but this.
     pub fn start_with(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Broker {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
+        let mut command = Command::new(program());
         command.args(serving(data)).args(arguments);
         Broker::spawn(command, environment)
     }
@@ -528,6 +545,12 @@ impl Broker {
         self.child.wait().unwrap().success()
     }
 
+    /// Open file descriptors.
+    pub fn descriptors(&self) -> usize {
+        let open = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(open).unwrap().count()
+    }
+
     /// Resident memory, bytes.
     pub fn resident(&self) -> u64 {
         self.memory("VmRSS:")
@@ -555,9 +578,14 @@ pub fn start_command(shell: &str, data: &Path) -> Command {
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", &format!("{shell}; exec \"$@\""), "sh"])
-        .arg(env!("CARGO_BIN_EXE_leveret"))
+        .arg(program())
         .args(serving(data));
     command
+}
+
+/// The broker that is tested: the one that was built with the test, or `LEVERET_BIN`, for what takes long.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("LEVERET_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_leveret").into())
 }
 
 fn serving(data: &Path) -> [&str; 4] {

@@ -185,6 +185,7 @@ impl Connection {
             }
             _ => self.flush(),
         }
+        self.work = self.work.saturating_add(work_of(method));
         self.dispatch(number, method)
     }
 
@@ -240,6 +241,31 @@ impl Connection {
                 DecodeError::UnknownMethod(other.id()).to_string(),
             )),
         }
+    }
+}
+
+/// What a method costs that does not join the batch, in the unit of [`super::WORK_PER_TURN`].
+fn work_of(method: &Method<'_>) -> u32 {
+    match method {
+        // As much as an inbox holds comes, or goes back.
+        Method::BasicConsume(_)
+        | Method::BasicCancel(_)
+        | Method::BasicRecover(_)
+        | Method::BasicRecoverAsync(_)
+        | Method::ChannelClose(_)
+        | Method::QueuePurge(_)
+        | Method::TxCommit(_)
+        | Method::TxRollback(_) => 256,
+        // The topology has one lock.
+        Method::ExchangeDeclare(_)
+        | Method::ExchangeDelete(_)
+        | Method::ExchangeBind(_)
+        | Method::ExchangeUnbind(_)
+        | Method::QueueDeclare(_)
+        | Method::QueueBind(_)
+        | Method::QueueUnbind(_)
+        | Method::QueueDelete(_) => 32,
+        _ => 8,
     }
 }
 

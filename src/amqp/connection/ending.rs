@@ -51,7 +51,7 @@ impl Connection {
             accounts.iter().for_each(|a| a.connections.give_back(1));
         }
         if let Some(vhost) = self.vhost.clone() {
-            for queue in vhost.exclusive_queues(self.id) {
+            for queue in vhost.take_exclusive_queues(self.id) {
                 if vhost
                     .delete_queue(&queue, DeleteIf::default(), &mut self.batch.fx)
                     .is_ok()

@@ -489,9 +489,8 @@ fn queues_are_refused_as_rabbitmq_refuses_them() {
     ));
     assert_eq!(v.lookup_queue("e", OTHER).err(), locked("e"));
     assert_eq!(v.lookup_queue("n", ME).err(), Some(E::NoQueue("n".into())));
-    assert_eq!(v.exclusive_queues(ME).len(), 1);
     delete(&v, "e");
-    assert!(v.exclusive_queues(ME).is_empty());
+    assert!(v.take_exclusive_queues(ME).is_empty());
 }
 
 #[test]
