@@ -107,7 +107,7 @@ fn connections_that_have_not_logged_in_are_limited() {
     let (one, other, third) = ([127, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 3]);
     // Who has logged in has no place here any more.
     let logged_in = |_| {
-        let mut c = from(&broker, one).unwrap();
+        let mut c = Client::raw_from(one, broker.address).unwrap();
         c.login(131_072).unwrap();
         c
     };

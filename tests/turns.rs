@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use leveret::amqp::connection::{Connection, Received, WORK_PER_TURN};
 use leveret::amqp::settings::SessionSettings;
 use leveret::protocol::encode::{self, Content};
+use leveret::protocol::field_table::{FieldTable, TableRef};
 use leveret::protocol::methods::{basic, channel, exchange, queue, tx};
 
 use self::inbox::Inbox;
@@ -108,9 +109,9 @@ fn what_is_sent_at_once_is_done_in_turns() {
             );
         },
     );
-    assert!(methods > 2 * frames, "{methods}");
+    assert!(methods >= 3000 * 9 / WORK_PER_TURN as usize, "{methods}");
     let queues = turns(|_| {}, 3000, |out, n| declare(out, &n.to_string()));
-    assert!(queues > 2 * methods, "{queues}");
+    assert!(queues >= 3000 * 33 / WORK_PER_TURN as usize, "{queues}");
     let channels = turns(
         |_| {},
         1000,
@@ -196,4 +197,50 @@ fn many_settlements_are_as_much_work() {
     encode::method(&mut out, 1, &tx::Select);
     let turns = take(&mut machine, &out);
     assert_eq!((turns.len(), turns[0].work), (2, 5001));
+}
+
+/// Nor do frames count alike: a table is looked at field by field, by each binding of a headers exchange.
+#[test]
+fn tables_are_as_much_work_as_they_are_long() {
+    let mut table: Vec<u8> = Vec::new();
+    (0..5000).for_each(|_| table.extend(b"\x04nameV"));
+    let mut bomb = vec![0x20, 0];
+    bomb.extend((table.len() as u32).to_be_bytes());
+    bomb.extend(table);
+    let with_headers = |out: &mut BytesMut, exchange: &str, properties: &[u8]| {
+        let publish = basic::Publish {
+            exchange: exchange.into(),
+            ..basic::Publish::default()
+        };
+        encode::method(out, 1, &publish);
+        let content = Content {
+            properties,
+            body: b"",
+        };
+        encode::content(out, 1, &content, 0);
+    };
+    let long = turns(|_| {}, 100, |out, _| with_headers(out, "", &bomb));
+    assert!(long >= 100 * 900 / (WORK_PER_TURN as usize + 900), "{long}");
+    let bound = |out: &mut BytesMut| {
+        declare(out, "q");
+        for n in 0..500i64 {
+            let mut wanted = FieldTable::new();
+            wanted.insert("n", n);
+            let wanted = wanted.to_bytes();
+            let bind = queue::Bind {
+                queue: "q",
+                exchange: "amq.headers",
+                arguments: TableRef::unchecked(&wanted),
+                ..queue::Bind::default()
+            };
+            encode::method(out, 1, &bind);
+        }
+    };
+    let compared = turns(bound, 100, |out, _| {
+        with_headers(out, "amq.headers", &[0, 0])
+    });
+    assert!(
+        compared >= 100 * 500 / (WORK_PER_TURN as usize + 500),
+        "{compared}"
+    );
 }

@@ -39,7 +39,7 @@ use crate::broker::routing::RouteCache;
 use crate::broker::totals::Counted;
 use crate::broker::vhost::Vhost;
 use crate::broker::{Broker, ConnectionId};
-use crate::protocol::frame::{self, Parsed};
+use crate::protocol::frame::{self, FrameKind, Parsed};
 use crate::protocol::methods::{MethodId, channel};
 use crate::protocol::reply_code::HardCode;
 use crate::protocol::{EncodeMethod, encode};
@@ -55,9 +55,16 @@ const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
 /// `connection.close-ok`, as a frame.
 const CLOSE_OK_FRAME: &[u8] = b"\x01\0\0\0\0\0\x04\0\x0a\0\x33\xce";
 
-/// Work of one turn: a frame is one, and so is a copy of a message or a settlement; what else a method is, [`work_of`]
-/// says. Some tenths of a millisecond, so that who sends without end does not keep others waiting.
+/// Work of one turn: a frame is one, and so are 32 octets of one that may hold a table, a copy of a message, a settlement,
+/// a binding that is looked at; what else a method is, `dispatch` says. Some tenths of a millisecond, so that who sends
+/// without end does not keep others waiting.
 pub const WORK_PER_TURN: u32 = 4096;
+
+fn work_of_octets(kind: FrameKind, octets: usize) -> u32 {
+    // A body is copied, and not looked at.
+    let shift = if kind == FrameKind::Body { 9 } else { 5 };
+    1 + u32::try_from(octets >> shift).unwrap_or(u32::MAX >> 1)
+}
 
 /// A connection's way through its life.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -395,10 +402,12 @@ impl Connection {
             match self.parse(rest) {
                 Ok(Parsed::Frame { frame, size }) => {
                     at += size;
+                    self.work = self.work.saturating_add(work_of_octets(frame.kind, size));
                     if let Err((number, method, exception)) = self.frame(frame) {
                         self.raise(number, method, exception);
                     }
-                    self.work = self.work.saturating_add(1 + self.batch.take_work());
+                    let (copies, routes) = (self.batch.take_work(), self.routes.take_work());
+                    self.work = self.work.saturating_add(copies).saturating_add(routes);
                     if self.batch.is_full() {
                         self.flush();
                     }

@@ -80,6 +80,9 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 /// What a route takes by itself: its place, that in the index, and what an allocator rounds up.
 const ROUTE_BYTES: usize = size_of::<CachedRoute>() + 2 * size_of::<(u64, usize)>() + 3 * 16;
 
+/// What looking for a route is, beside the comparisons, in their unit.
+const ROUTE_WORK: usize = 4;
+
 /// Passes on what is a hash already.
 #[derive(Debug, Default)]
 struct Hashed(u64);
@@ -115,6 +118,8 @@ pub struct RouteCache {
     charge: Charge,
     /// Where the latest message went whose route cannot be remembered.
     once: Route,
+    /// See [`Self::take_work`].
+    work: usize,
 }
 
 impl RouteCache {
@@ -168,6 +173,7 @@ impl RouteCache {
                 return Err(RouteError::NoExchange);
             }
         }
+        self.work += found.compared + ROUTE_WORK;
         if found.cacheable {
             let route = CachedRoute {
                 exchange: exchange.into(),
@@ -181,6 +187,12 @@ impl RouteCache {
             self.once = found.found;
             Ok(&self.once)
         }
+    }
+
+    /// What looking for routes took since the last call: bindings that messages were compared with, and some for each
+    /// route that was not remembered.
+    pub fn take_work(&mut self) -> u32 {
+        u32::try_from(std::mem::take(&mut self.work)).unwrap_or(u32::MAX)
     }
 
     fn hash(&self, exchange: &str, key: &[u8]) -> u64 {
@@ -289,6 +301,8 @@ struct Finder {
     seen: HashSet<usize>,
     through: Vec<(Arc<Exchange>, u64)>,
     cacheable: bool,
+    /// Bindings that the message was compared with.
+    compared: usize,
 }
 
 impl Default for Finder {
@@ -299,6 +313,7 @@ impl Default for Finder {
             seen: HashSet::new(),
             through: Vec::new(),
             cacheable: true,
+            compared: 0,
         }
     }
 }
@@ -369,6 +384,7 @@ impl Finder {
             }
             let router = exchange.router();
             self.cacheable &= router.by_key();
+            self.compared += router.compared();
             router.route(keys, properties, &mut destinations);
             drop(router);
             if destinations.is_empty()

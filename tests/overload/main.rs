@@ -10,11 +10,14 @@ mod support;
 
 mod bystander;
 mod flood;
+mod handshakes;
+mod many;
 
 use std::time::{Duration, Instant};
 
 use bystander::{ASKED, Bystander, Latencies};
 use flood::{Hostile, KINDS, Kind};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Broker, PATIENCE, metric, scrape};
 
 /// In the long form: how long each kind is watched, seconds.
@@ -46,8 +49,20 @@ struct Ground {
     _dir: tempfile::TempDir,
 }
 
+/// This process needs a descriptor for each client, and shells leave it 1,024; how many it may have now.
+fn raise_descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+    limit.maximum.map_or(usize::MAX, |n| n as usize)
+}
+
 impl Ground {
     fn new(more: &[(&str, &str)]) -> Ground {
+        raise_descriptors();
         let dir = tempfile::tempdir().unwrap();
         let mut environment = vec![("LEVERET_LISTENERS_PROMETHEUS", "127.0.0.1:0")];
         environment.extend(more);

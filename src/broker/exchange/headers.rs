@@ -164,6 +164,11 @@ impl<D: Clone + Eq + Hash> HeadersTable<D> {
         }
     }
 
+    /// How many matchers a message is compared with.
+    pub(super) fn len(&self) -> usize {
+        self.matchers.len()
+    }
+
     /// Whether a binding names this header.
     fn names(&self, header: &str) -> bool {
         let mut matchers = self.matchers.values();

@@ -283,6 +283,15 @@ impl<D: Clone + Eq + Hash + Place> Router<D> {
         }
     }
 
+    /// How many bindings, or places, each message is compared with.
+    pub fn compared(&self) -> usize {
+        match &self.index {
+            Index::Direct(_) | Index::Fanout | Index::Topic(_) => 0,
+            Index::Headers(table) => table.len(),
+            Index::Hash(..) | Index::Modulus(_) | Index::Random(..) => self.bindings.len(),
+        }
+    }
+
     /// Appends the destinations of a message with these keys, of which there is at least one; a
     /// destination may come more than once. Exchanges that choose one destination do so by the first.
     pub fn route(&self, keys: &[&[u8]], properties: PropertiesRef<'_>, out: &mut Vec<D>) {
