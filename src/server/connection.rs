@@ -438,10 +438,13 @@ impl<S: Socket> Task<S> {
 
     async fn finish(mut self, end: End) {
         self.half_open = None;
+        // Of thousands that end at once each has work to do, and whoever else is served would be so behind them.
+        let turn = self.shared.endings.acquire().await;
         let now = clock::now();
         self.inbox.take(&mut self.contents);
         self.machine
             .lost(std::mem::take(&mut self.contents.deliveries), now);
+        drop(turn);
         let of = &self.machine.peer;
         let (user, name, peer) = (of.user.as_str(), of.name.as_str(), of.shown());
         match (&end, self.machine.reason()) {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,7 +17,7 @@ use super::admission::{Admission, bind};
 use super::bootstrap::{bootstrap, limit, load_definitions, tx_bytes_max};
 use super::descriptors::Descriptors;
 use super::failed_logins::FailedLogins;
-use super::shared::Shared;
+use super::shared::{ENDINGS_AT_ONCE, Shared};
 use super::signals::Signals;
 use super::timekeeping::{NOTE_INTERVAL, Timekeeper};
 use super::tls::TlsReloader;
@@ -185,6 +186,7 @@ impl Server {
             logins,
             failed_logins,
             inboxes: Mutex::new("the list of connections", HashMap::new()),
+            endings: Semaphore::new(ENDINGS_AT_ONCE),
             next_key: AtomicU64::new(0),
             admission: Admission::new(descriptors),
             descriptors,

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use tokio::sync::Semaphore;
+
 use super::admission::Admission;
 use super::auth::Logins;
 use super::descriptors::Descriptors;
@@ -16,6 +18,9 @@ use crate::broker::ports::Bell;
 use crate::config::Config;
 use crate::sync::Mutex;
 
+/// Connections that give back at the same time what they had.
+pub(super) const ENDINGS_AT_ONCE: usize = 2;
+
 /// What all connections share.
 pub(super) struct Shared {
     pub(super) config: Config,
@@ -25,6 +30,7 @@ pub(super) struct Shared {
     pub(super) logins: Arc<Logins>,
     pub(super) failed_logins: Arc<FailedLogins>,
     pub(super) inboxes: Mutex<HashMap<u64, Arc<Inbox>>>,
+    pub(super) endings: Semaphore,
     pub(super) next_key: AtomicU64,
     pub(super) admission: Arc<Admission>,
     pub(super) descriptors: Descriptors,

@@ -79,7 +79,7 @@ fn thousands_of_idle_connections_cost_little_and_go_at_once() {
         crate::told(&name, &seen, ground.broker.resident());
         kept.push(ground.broker.resident());
     }
-    assert!(kept[1] < kept[0] + (8 << 20), "{kept:?}");
+    assert!(kept[1] < kept[0] + (32 << 20), "{kept:?}");
     bystander.stop();
 }
 
@@ -177,6 +177,8 @@ fn many_queues_survive_a_kill_and_are_gone_when_deleted() {
     // The bystander's, and the last.
     assert_eq!(support::metric(&page, "rabbitmq_queues"), 2.0);
     let kept = broker.resident();
-    assert!(kept < before + (16 << 20), "{} MiB", kept >> 20);
+    // The start reads what sled and the journal have of queues that came and went.
+    let most = before + (16 << 20) + 1024 * n as u64;
+    assert!(kept < most, "{} MiB", kept >> 20);
     assert!(broker.stop());
 }

@@ -34,11 +34,14 @@ pub struct ConsumerInfo {
 /// A consumer as its queue knows it.
 pub(super) struct Consumer {
     pub(super) info: ConsumerInfo,
+    /// Its place in the order they came.
+    came: u64,
     /// Tells this consumer from an earlier one at the same index.
     pub(super) serial: u32,
     /// Unacknowledged messages.
     pub(super) n_unacked: u32,
-    in_ring: bool,
+    /// Its place in its ring, if it stands there.
+    place: Option<u64>,
     /// Its outlet is full, and will call `resume`.
     pub(super) stalled: bool,
     /// Of the outlet, asked once per pump.
@@ -75,13 +78,38 @@ pub(super) enum Active {
     First,
 }
 
+/// Places that were left and are still there, beyond which all of them go. A thousand consumers that leave one after
+/// the other are not searched for a thousand times.
+const LEFT_MIN: usize = 8;
+
+/// Consumers of one priority that can take a message, in turn. Who leaves only leaves the place that it had.
+struct Ring {
+    priority: i32,
+    places: VecDeque<(ConsumerIndex, u64)>,
+    /// Places that nobody stands at any more.
+    n_left: usize,
+}
+
+/// Whether a consumer still stands at a place of a ring.
+fn stands(slots: &[Option<Consumer>], (index, place): (ConsumerIndex, u64)) -> bool {
+    let consumer = slots.get(index as usize).and_then(Option::as_ref);
+    consumer.is_some_and(|c| c.place == Some(place))
+}
+
 /// All consumers of one queue.
 #[derive(Default)]
 pub(super) struct Consumers {
     slots: Vec<Option<Consumer>>,
-    /// In the order they came.
-    order: Vec<ConsumerIndex>,
-    rings: Vec<(i32, VecDeque<ConsumerIndex>)>,
+    /// Slots that are empty.
+    free: Vec<ConsumerIndex>,
+    /// In the order they came, with when; some are gone.
+    order: Vec<(ConsumerIndex, u64)>,
+    /// Those in the order that are gone.
+    n_gone: usize,
+    /// Of the next place, in the order or a ring.
+    next_place: u64,
+    /// The highest priority first.
+    rings: Vec<Ring>,
     n_ready: usize,
     next_serial: u32,
     active: Active,
@@ -96,7 +124,7 @@ pub(super) struct Consumers {
 
 impl Consumers {
     pub(super) fn len(&self) -> usize {
-        self.order.len()
+        self.order.len() - self.n_gone
     }
 
     /// Indexes are below this.
@@ -113,9 +141,19 @@ impl Consumers {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Consumer> {
-        self.order
-            .iter()
-            .filter_map(|i| self.slots[*i as usize].as_ref())
+        self.in_order().map(|(_, consumer)| consumer)
+    }
+
+    fn in_order(&self) -> impl Iterator<Item = (ConsumerIndex, &Consumer)> {
+        self.order.iter().filter_map(|(index, came)| {
+            let consumer = self.slots.get(*index as usize)?.as_ref()?;
+            (consumer.came == *came).then_some((*index, consumer))
+        })
+    }
+
+    fn place(&mut self) -> u64 {
+        self.next_place += 1;
+        self.next_place
     }
 
     pub(super) fn add(&mut self, info: ConsumerInfo, active: Active) -> ConsumerIndex {
@@ -123,24 +161,30 @@ impl Consumers {
         let waiting = active != Active::All;
         let priority = info.priority;
         self.next_serial = self.next_serial.wrapping_add(1);
+        let came = self.place();
         let consumer = Consumer {
             info,
+            came,
             serial: self.next_serial,
             n_unacked: 0,
-            in_ring: false,
+            place: None,
             stalled: false,
             room: None,
             pending: Vec::new(),
             waiting,
         };
-        let free = self.slots.iter().position(Option::is_none);
-        let index = free.unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        });
-        self.slots[index] = Some(consumer);
-        let index = ConsumerIndex::try_from(index).expect("limited by connections and channels");
-        self.order.push(index);
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.slots[index as usize] = Some(consumer);
+                index
+            }
+            None => {
+                let index = ConsumerIndex::try_from(self.slots.len());
+                self.slots.push(Some(consumer));
+                index.expect("limited by connections and channels")
+            }
+        };
+        self.order.push((index, came));
         self.update(index);
         let better = |holder: &Consumer| active == Active::First && priority > holder.info.priority;
         if waiting && self.holder().is_none_or(better) {
@@ -152,12 +196,25 @@ impl Consumers {
     /// Removes a consumer; with a single active one, the next in line takes over.
     pub(super) fn remove(&mut self, index: ConsumerIndex) -> Option<Consumer> {
         let consumer = self.slots.get_mut(index as usize)?.take()?;
-        self.order.retain(|i| *i != index);
-        if consumer.in_ring {
-            self.n_ready -= 1;
+        self.free.push(index);
+        self.n_gone += 1;
+        if 2 * self.n_gone > self.order.len() + LEFT_MIN {
+            let slots = &self.slots;
+            let is_here = |(index, came): &(ConsumerIndex, u64)| {
+                let consumer = slots.get(*index as usize).and_then(Option::as_ref);
+                consumer.is_some_and(|c| c.came == *came)
+            };
+            self.order.retain(is_here);
+            self.n_gone = 0;
         }
-        for (_, ring) in &mut self.rings {
-            ring.retain(|i| *i != index);
+        if let Some(place) = consumer.place {
+            self.n_ready -= 1;
+            let at = self.leave_ring(consumer.info.priority, (index, place));
+            if let Some(at) = at
+                && self.rings[at].places.len() == self.rings[at].n_left
+            {
+                self.rings.remove(at);
+            }
         }
         if self.holder == Some(index) {
             self.holder = None;
@@ -190,7 +247,7 @@ impl Consumers {
                 a
             }
         };
-        let best = self.order.iter().copied().reduce(better);
+        let best = self.in_order().map(|(index, _)| index).reduce(better);
         let holder = self.holder();
         let is_better = |c: &Consumer| best.is_some_and(|b| self.priority(b) > c.info.priority);
         let (next, makes_room) = match holder {
@@ -226,45 +283,68 @@ impl Consumers {
         let Some(consumer) = self.slots.get_mut(index as usize).and_then(Option::as_mut) else {
             return;
         };
-        let can_take = consumer.can_take();
-        if can_take && !consumer.in_ring {
-            consumer.in_ring = true;
-            self.n_ready += 1;
-            let priority = consumer.info.priority;
-            let at = self.rings.partition_point(|(p, _)| *p > priority);
-            if self.rings.get(at).is_none_or(|(p, _)| *p != priority) {
-                self.rings.insert(at, (priority, VecDeque::new()));
-            }
-            self.rings[at].1.push_back(index);
-        } else if !can_take && consumer.in_ring {
-            consumer.in_ring = false;
-            self.n_ready -= 1;
-            let priority = consumer.info.priority;
-            if let Some((_, ring)) = self.rings.iter_mut().find(|(p, _)| *p == priority) {
-                // Whose turn it was is at the end.
-                if ring.back() == Some(&index) {
-                    ring.pop_back();
-                } else {
-                    ring.retain(|i| *i != index);
-                    #[cfg(test)]
-                    self.searches.set(self.searches.get() + 1);
+        let (can_take, priority) = (consumer.can_take(), consumer.info.priority);
+        match consumer.place {
+            None if can_take => {
+                self.next_place += 1;
+                consumer.place = Some(self.next_place);
+                self.n_ready += 1;
+                let at = self.rings.partition_point(|r| r.priority > priority);
+                if self.rings.get(at).is_none_or(|r| r.priority != priority) {
+                    let ring = Ring {
+                        priority,
+                        places: VecDeque::new(),
+                        n_left: 0,
+                    };
+                    self.rings.insert(at, ring);
                 }
+                self.rings[at].places.push_back((index, self.next_place));
             }
+            Some(place) if !can_take => {
+                consumer.place = None;
+                self.n_ready -= 1;
+                self.leave_ring(priority, (index, place));
+            }
+            _ => {}
         }
+    }
+
+    /// Nobody stands at this place any more; returns where its ring is.
+    fn leave_ring(&mut self, priority: i32, place: (ConsumerIndex, u64)) -> Option<usize> {
+        let at = self.rings.partition_point(|r| r.priority > priority);
+        let ring = self.rings.get_mut(at).filter(|r| r.priority == priority)?;
+        // Whose turn it was is at the end.
+        if ring.places.back() == Some(&place) {
+            ring.places.pop_back();
+            return Some(at);
+        }
+        ring.n_left += 1;
+        if 2 * ring.n_left > ring.places.len() + LEFT_MIN {
+            let slots = &self.slots;
+            ring.places.retain(|place| stands(slots, *place));
+            ring.n_left = 0;
+            #[cfg(test)]
+            self.searches.set(self.searches.get() + 1);
+        }
+        Some(at)
     }
 
     /// Whose turn it is; the consumer goes to the end of its ring.
     pub(super) fn next(&mut self) -> Option<ConsumerIndex> {
-        let ring = self
-            .rings
-            .iter_mut()
-            .map(|(_, ring)| ring)
-            .find(|ring| !ring.is_empty())?;
-        if ring.len() > 1 {
-            ring.rotate_left(1);
-            return ring.back().copied();
+        for ring in &mut self.rings {
+            while let Some(place) = ring.places.front() {
+                if stands(&self.slots, *place) {
+                    let index = place.0;
+                    if ring.places.len() > 1 {
+                        ring.places.rotate_left(1);
+                    }
+                    return Some(index);
+                }
+                ring.places.pop_front();
+                ring.n_left -= 1;
+            }
         }
-        ring.front().copied()
+        None
     }
 
     /// Messages that consumers could take right now, as far as that is known without asking their

@@ -402,7 +402,12 @@ impl Queue {
                 return Err(ConsumeRefused::Gone);
             }
             let sac = self.info.settings.single_active_consumer;
-            let taken = state.consumers.iter().any(|c| c.info.exclusive);
+            // Who is exclusive is alone.
+            let taken = state
+                .consumers
+                .iter()
+                .next()
+                .is_some_and(|c| c.info.exclusive);
             if taken || (info.exclusive && (sac || state.consumers.len() > 0)) {
                 return Err(ConsumeRefused::ExclusiveUse);
             }

@@ -252,6 +252,40 @@ fn many_consumers_with_little_credit_are_not_searched_for() {
     assert_eq!(q.state.lock().consumers.searches.get(), 0);
 }
 
+/// Nor are those that go: in whatever order, whole rings are looked through a few times, and not once for each.
+#[test]
+fn many_consumers_that_go_are_not_searched_for() {
+    let q = queue(QueueSettings::default());
+    let sink = Sink::new(usize::MAX >> 1);
+    let mut fx = Effects::default();
+    let mut indexes: Vec<_> = (0..1000)
+        .map(|slot| {
+            let c = consumer(&sink, slot, 0, 0);
+            q.consume(c, 1, &mut fx).expect("free")
+        })
+        .collect();
+    // The first, the last, the second, and so on.
+    while !indexes.is_empty() {
+        q.cancel(indexes.remove(0), 1, &mut fx);
+        if let Some(last) = indexes.pop() {
+            q.cancel(last, 1, &mut fx);
+        }
+        // Those that are left have their turns.
+        let n = indexes.len();
+        let mut batch = (0..n as u64).map(|n| incoming(n, 0, 0)).collect();
+        q.enqueue(&mut batch, 1, &mut fx);
+        let got = sink.take();
+        let mut slots: Vec<_> = got.iter().map(|d| d.consumer.slot).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        assert_eq!((got.len(), slots.len()), (n, n));
+    }
+    let consumers = &q.state.lock().consumers;
+    assert_eq!((consumers.len(), consumers.any_ready()), (0, false));
+    let searches = consumers.searches.get();
+    assert!(searches < 20, "{searches}");
+}
+
 /// What would be a dead letter as soon as it entered does not enter; everything else does.
 #[test]
 fn only_what_a_queue_would_not_keep_passes() {
