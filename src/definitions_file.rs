@@ -9,7 +9,7 @@
 mod entries;
 mod json;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -101,7 +101,7 @@ struct Loader<'a> {
     vhost: &'a str,
     problems: Vec<String>,
     /// Limits that the file has, by component and name.
-    limits: BTreeMap<(&'static str, String), HashMap<String, i64>>,
+    limits: BTreeMap<(&'static str, String), BTreeMap<String, i64>>,
     /// Components of which something was left out that does not say whose it is.
     nameless: BTreeSet<&'static str>,
 }
@@ -489,7 +489,7 @@ impl Loader<'_> {
         // Whatever is wrong with them: those that were there are not taken away.
         let all = self.limits.entry((component, name.to_string()));
         let all = all.or_default();
-        let limits: HashMap<String, i64> =
+        let limits: BTreeMap<String, i64> =
             serde_json::from_value(limits).map_err(|e| format!("its limits: {e}"))?;
         all.extend(limits);
         let all: Vec<_> = all.clone().into_iter().collect();

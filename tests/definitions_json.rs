@@ -361,3 +361,16 @@ proptest! {
         }
     }
 }
+
+/// Which of two wrong limits is told does not change from start to start, nor does the order that they are stored in.
+#[test]
+fn limits_are_told_and_stored_in_order() {
+    let limits = (0..12).map(|n| format!(r#""unknown-{n:02}":1"#));
+    let limits = limits.collect::<Vec<_>>().join(",");
+    let file = format!(r#"{{"vhosts":[{{"name":"/","limits":{{{limits}}}}}]}}"#);
+    for _ in 0..4 {
+        let (_, told) = loaded(file.as_bytes());
+        let told = told.expect("applied");
+        assert!(told.iter().any(|p| p.contains("'unknown-00'")), "{told:?}");
+    }
+}

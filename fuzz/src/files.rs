@@ -121,6 +121,11 @@ impl Files {
         self.others.keys().any(|name| name.ends_with(".index"))
     }
 
+    /// Whether a frame checks that no log would have written.
+    pub(super) fn made_up(&self) -> bool {
+        self.made_up
+    }
+
     /// Whether a message is one that these files are made of, whatever was done to them.
     pub(super) fn may_hold(&self, message: &Message) -> bool {
         let ours = message.routing_key().as_bytes() == b"ours";

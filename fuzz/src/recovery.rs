@@ -114,7 +114,8 @@ fn check(dir: &Path, input: &[u8]) {
             log.damage()
         );
     }
-    if let Looked::Repaired = looked {
+    // A frame that checks and says nothing that can be understood stays where it is.
+    if matches!(looked, Looked::Repaired) && !files.made_up() {
         assert!(
             log.damage().holes.is_empty(),
             "damaged after a repair: {:?}",
