@@ -453,8 +453,9 @@ impl Files {
                 let (number, salted) = (self.segments.len() as u32, self.salted);
                 let first_id = match input.octet() {
                     0..=199 => self.next_id,
-                    n => ((self.next_id + u64::from(n)) << 24)
-                        .wrapping_sub(u64::from(input.short()) * 65_537),
+                    // No log comes near this.
+                    255 => u64::MAX - u64::from(input.short()),
+                    n => (self.next_id + (u64::from(n) << 10)).wrapping_sub(input.short().into()),
                 };
                 let watermark = self.watermark.wrapping_add(u64::from(input.short()) << 24);
                 let n_messages = u32::from(input.octet_below(4));

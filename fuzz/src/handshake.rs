@@ -249,7 +249,7 @@ fn look(said: &[u8], machine: &Connection, door: &Door, header: &mut bool) {
         };
         assert_eq!((frame.kind, frame.channel), (FrameKind::Method, 0));
         let method = Method::decode(frame.payload).expect("we can read what we write");
-        // Both may close at once: the peer's end is confirmed behind ours.
+        // Both may close at once: the peer's end is confirmed behind ours, as often as it says so.
         let confirms = matches!(method, Method::ConnectionCloseOk(_));
         assert!(!ended && (!closed || confirms), "{method:?} behind the end");
         match method {
@@ -257,7 +257,7 @@ fn look(said: &[u8], machine: &Connection, door: &Door, header: &mut bool) {
             Method::ConnectionTune(_) => tuned += 1,
             Method::ConnectionOpenOk(_) => opened += 1,
             Method::ConnectionClose(_) => closed = true,
-            Method::ConnectionCloseOk(_) => ended = true,
+            Method::ConnectionCloseOk(_) => ended = !closed,
             other => panic!("{other:?} in a handshake"),
         }
         rest = &rest[size..];
