@@ -33,7 +33,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -153,6 +153,8 @@ struct Staging {
     /// Definition changes that the store does not have yet.
     unstored: Unstored,
     stopping: bool,
+    /// What is staged is not written any more.
+    abandoned: bool,
     /// Something was staged since the last mark: no frame says yet of all of it that it was durable.
     unproved: bool,
     /// The log thread waits for work.
@@ -183,6 +185,8 @@ struct Inner {
     open: OpenSegments,
     failed: AtomicBool,
     out_of_space: AtomicBool,
+    /// How often somebody who closes it has waited for room.
+    waits_at_stop: AtomicU32,
     reserve: Reserve,
     troubles: Troubles,
     syncs: AtomicU64,
@@ -436,6 +440,7 @@ impl SegmentedLog {
                 applied: start,
                 unstored,
                 stopping: false,
+                abandoned: false,
                 // No frame says yet that all that was recovered is durable now.
                 unproved: recovered_any,
                 asleep: false,
@@ -451,6 +456,7 @@ impl SegmentedLog {
             open: OpenSegments::default(),
             failed: AtomicBool::new(false),
             out_of_space: AtomicBool::new(false),
+            waits_at_stop: AtomicU32::new(0),
             reserve,
             troubles: Troubles::default(),
             syncs: AtomicU64::new(0),
@@ -751,6 +757,7 @@ impl Drop for SegmentedLog {
         {
             let mut staging = self.inner.lock();
             staging.stopping = true;
+            staging.abandoned = true;
             staging.chunks.clear();
             staging.pending = Pending::default();
             staging.sealed.clear();

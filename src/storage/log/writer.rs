@@ -16,6 +16,10 @@ use crate::storage::files::LogFile;
 /// How long to wait before asking again for what was short.
 const RETRY_WHEN_SHORT: Duration = Duration::from_millis(250);
 
+/// Who stops while the disk has no room waits so often for some, [`RETRY_WHEN_SHORT`] each: what clients have settled is
+/// written then. What is confirmed is there in any case.
+const WAITS_AT_STOP: u32 = 12;
+
 /// Buffers kept for the next round.
 const SPARE_BUFFERS: usize = 4;
 
@@ -223,6 +227,16 @@ impl Writer {
     }
 }
 
+/// Whether what is short is waited for: always, and for [`WAITS_AT_STOP`] times by who closes the log.
+fn may_wait(log: &Inner) -> bool {
+    let staging = log.lock();
+    match (staging.stopping, staging.abandoned) {
+        (false, _) => true,
+        (true, true) => false,
+        (true, false) => log.waits_at_stop.fetch_add(1, Ordering::Relaxed) < WAITS_AT_STOP,
+    }
+}
+
 /// Writes a chunk. Where room cannot be reserved, or every write takes new room, it is this that meets a
 /// full disk: nothing that was accepted is lost by it, all of the chunk waits in memory and is written
 /// again.
@@ -231,7 +245,7 @@ fn write_chunk(log: &Inner, file: &dyn LogFile, chunk: &Chunk) -> io::Result<()>
     loop {
         let written = file.write_at(&chunk.bytes, u64::from(chunk.offset));
         match written {
-            Err(e) if trouble::is_no_room(&e) && !log.lock().stopping => {
+            Err(e) if trouble::is_no_room(&e) && may_wait(log) => {
                 if !log.out_of_space.swap(true, Ordering::Relaxed) {
                     let why = trouble::why(&e);
                     tracing::warn!("no room on the disk for what is written: {why}");
@@ -265,7 +279,7 @@ fn make_segment(log: &Inner, path: &Path, chunk: &Chunk) -> io::Result<Arc<dyn L
                 log.out_of_space
                     .store(trouble::is_no_room(&e), Ordering::Relaxed);
                 log.troubles.note(Job::Segment, Some(&e));
-                if log.lock().stopping {
+                if !may_wait(log) {
                     return Err(e);
                 }
                 log.files.pause(RETRY_WHEN_SHORT);

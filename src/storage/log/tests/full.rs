@@ -141,3 +141,36 @@ fn acknowledgements_give_a_full_disk_room_again() {
         assert!(life.next > 600, "{}", life.next);
     }
 }
+
+/// Stops while the next so many writes of messages find no room.
+fn stop_without_room(refused: usize) -> (io::Result<()>, usize) {
+    const NO_ROOM: i32 = 28;
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FaultyDisk::default();
+    let (log, _) = open_with(&options(dir.path()), &disk);
+    log.recover(&|_| true, &mut |_| {});
+    let mut left = refused;
+    disk.faults.set(move |call, path| {
+        let segment = path.extension().is_some_and(|e| e == "segment");
+        let refuses = call == Call::Write && segment && left > 0;
+        left -= usize::from(refuses);
+        refuses.then_some(NO_ROOM)
+    });
+    let mut records = Records::default();
+    stage(&mut records, message(1, 100), &[1]);
+    log.append(&mut records).expect("accepted");
+    let closed = log.close(&[]);
+    drop(log);
+    disk.faults.set(|_, _| None);
+    let (log, _) = open_with(&options(dir.path()), &disk);
+    (closed, recovered(&log).into_values().flatten().count())
+}
+
+#[test]
+fn who_stops_waits_a_moment_for_room_and_not_for_ever() {
+    let (closed, found) = stop_without_room(5);
+    closed.expect("there was room in time");
+    assert_eq!(found, 1);
+    let (closed, _) = stop_without_room(usize::MAX);
+    assert!(closed.is_err());
+}
