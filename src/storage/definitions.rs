@@ -78,6 +78,8 @@ pub(super) struct Stored {
     pub(super) applied: Lsn,
     /// No message id at or above this was given out when it was last brought up to date.
     pub(super) next_id: u64,
+    /// It is of a copy of which nobody knows whether it has all that the other one had.
+    pub(super) may_be_behind: bool,
 }
 
 /// Whether this says nothing of the files: somebody else has them, or the process has run out of something.
@@ -127,6 +129,7 @@ impl DefinitionStore {
                     stored: Stored::default(),
                     damaged: true,
                     unfinished: false,
+                    reaches: None,
                 };
                 (Journal::new(files, &journal_path, sizes), Some(damaged))
             }
@@ -318,7 +321,7 @@ impl Copies {
             return Err(neither("the last starts ended while it was opened"));
         }
         let opened = tables.open().and_then(|tree| Ok((tree.read()?, tree)));
-        let (stored, tree) = opened.map_err(|e| match is_of_the_process(&e) {
+        let (mut stored, tree) = opened.map_err(|e| match is_of_the_process(&e) {
             true => e,
             false => neither(&e.to_string()),
         })?;
@@ -326,9 +329,16 @@ impl Copies {
             if stored.applied <= damaged.stored.applied {
                 return Err(neither("it is older"));
             }
-            tracing::error!(
-                "{shown}.journal is damaged; it is made anew of {shown}: nothing is lost"
-            );
+            stored.may_be_behind = damaged.reaches.is_none_or(|end| stored.applied < end);
+            match stored.may_be_behind {
+                true => tracing::error!(
+                    "{shown}.journal is damaged; it is made anew of {shown}, which may be behind it: if so, what was \
+                     defined last is lost: declare it again, or {RESTORE}"
+                ),
+                false => tracing::error!(
+                    "{shown}.journal is damaged; it is made anew of {shown}: nothing is lost"
+                ),
+            }
         } else if stored.applied > Lsn::default() {
             tracing::warn!(
                 "{shown}.journal is not there; it is made anew of {shown}: nothing is lost"

@@ -209,12 +209,17 @@ pub fn examine(
     let (stored, copies) = definitions::examine(Arc::new(files.clone()), dir, tree)?;
     let mut faults = Vec::new();
     for (path, copy) in copies {
-        if let Copy::Damaged(why) = copy {
-            let what = format!(
+        let what = match copy {
+            Copy::Good | Copy::Missing => continue,
+            Copy::Damaged(why) => format!(
                 "damaged ({why}); nothing is lost: the other copy of the definitions is good"
-            );
-            faults.push(Fault::new(&path, &what));
-        }
+            ),
+            Copy::Unsure(why) => format!(
+                "damaged ({why}); the other copy of the definitions is good, but may be behind it: if so, what was \
+                 defined last is lost"
+            ),
+        };
+        faults.push(Fault::new(&path, &what));
     }
     for name in OWN_FILES {
         let path = dir.join(name);

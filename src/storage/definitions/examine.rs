@@ -17,6 +17,8 @@ pub(in crate::storage) enum Copy {
     Missing,
     /// The other one is good.
     Damaged(String),
+    /// The other one is good, and may be behind.
+    Unsure(String),
 }
 
 /// What both copies come to, and what each is worth. `tree`: what stands for the folder of sled, if that is there,
@@ -33,13 +35,16 @@ pub(in crate::storage) fn examine(
     let journal = match Journal::open(files, &path, Sizes::default()) {
         Ok((_, None)) => None,
         Ok((_, Some(found))) if !found.damaged => Some(Ok(found.stored)),
-        Ok((_, Some(found))) => Some(Err(("checksum mismatch".to_string(), found.stored.applied))),
+        Ok((_, Some(found))) => {
+            let why = "checksum mismatch".to_string();
+            Some(Err((why, found.stored.applied, found.reaches)))
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) if is_of_the_process(&e) => return Err(e),
         Err(e) if is_of_another_version(&e) => {
             return Err(io::Error::other(format!("{}: {e}", path.display())));
         }
-        Err(e) => Some(Err((e.to_string(), Lsn::default()))),
+        Err(e) => Some(Err((e.to_string(), Lsn::default(), None))),
     };
     let opened = match tree {
         Ok(None) => Err(None),
@@ -65,11 +70,17 @@ pub(in crate::storage) fn examine(
     let (stored, journal, tree) = match (journal, opened) {
         (None, Ok((stored, _))) => (stored, Copy::Missing, Copy::Good),
         (None, Err(why)) => return Err(neither(not_there, why)),
-        (Some(Err((why, applied))), Ok((stored, _))) if stored.applied > applied => {
-            (stored, Copy::Damaged(why), Copy::Good)
+        (Some(Err((why, applied, reaches))), Ok((stored, _))) if stored.applied > applied => {
+            let worth = match reaches.is_none_or(|end| stored.applied < end) {
+                true => Copy::Unsure(why),
+                false => Copy::Damaged(why),
+            };
+            (stored, worth, Copy::Good)
         }
-        (Some(Err((why, _))), Ok(_)) => return Err(neither(&why, Some("it is older".to_string()))),
-        (Some(Err((journal, _))), Err(tree)) => return Err(neither(&journal, tree)),
+        (Some(Err((why, ..))), Ok(_)) => {
+            return Err(neither(&why, Some("it is older".to_string())));
+        }
+        (Some(Err((journal, ..))), Err(tree)) => return Err(neither(&journal, tree)),
         (Some(Ok(stored)), Err(None)) => (stored, Copy::Good, Copy::Missing),
         (Some(Ok(stored)), Err(Some(why))) => (stored, Copy::Good, Copy::Damaged(why)),
         (Some(Ok(stored)), Ok((other, _))) if other.applied > stored.applied => {

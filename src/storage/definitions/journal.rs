@@ -87,6 +87,8 @@ pub(super) struct Found {
     pub(super) damaged: bool,
     /// Nor does what is behind the last record: one was not written to its end, or is damaged.
     pub(super) unfinished: bool,
+    /// Up to here it went, by what checks in it; `None`: nothing does.
+    pub(super) reaches: Option<Lsn>,
 }
 
 /// One record, read.
@@ -143,15 +145,26 @@ fn read(bytes: &[u8]) -> Result<(usize, Found), key::Unknown> {
     let behind = bytes.get(at + 1..).unwrap_or_default();
     let starts = behind.windows(magic.len()).enumerate();
     let mut starts = starts.filter(|(_, w)| *w == magic).take(TRIES_BEHIND);
+    let further = starts.find_map(|(n, _)| reach(&behind[n..], key));
     // A journal begins with a record: it is synced before it is in its place.
-    let damaged = starts.any(|(n, _)| record(&behind[n..], key).is_some())
-        || (at == start && !bytes.iter().all(|b| *b == 0));
+    let damaged = further.is_some() || (at == start && !bytes.iter().all(|b| *b == 0));
     let found = Found {
+        reaches: further.or((at > start).then_some(stored.applied)),
         stored,
         damaged,
         unfinished: !damaged && !bytes[at..].iter().all(|b| *b == 0),
     };
     Ok((if at == start { 0 } else { at }, found))
+}
+
+/// How far the records go that these octets begin with; `None`: with none.
+fn reach(bytes: &[u8], key: Key) -> Option<Lsn> {
+    let (mut at, mut reaches) = (0, None);
+    while let Some(record) = record(&bytes[at..], key) {
+        at += record.len;
+        reaches = reaches.max(Some(record.applied));
+    }
+    reaches
 }
 
 /// Whether a journal is not read as another version wrote it: that is no damage.

@@ -16,6 +16,8 @@ pub struct Damage {
     pub holes: Vec<Hole>,
     /// Files that could not be read, and are left out under another name.
     pub set_aside: Vec<PathBuf>,
+    /// One copy of the definitions was damaged, and of the other one it is not known whether it had all of it.
+    pub definitions: bool,
 }
 
 impl Damage {

@@ -398,8 +398,9 @@ impl SegmentedLog {
                 options.dir.display()
             );
         }
-        let applied = stored.applied;
-        let found = recovery::run(&options, files.as_ref(), stored)?;
+        let (applied, may_be_behind) = (stored.applied, stored.may_be_behind);
+        let mut found = recovery::run(&options, files.as_ref(), stored)?;
+        found.damage.definitions = may_be_behind;
         if found.ids_passed_over {
             note_next_id(files.as_ref(), &store, &reserve, applied, found.next_id)?;
         }
@@ -508,7 +509,8 @@ impl SegmentedLog {
             bytes: all.clone().map(|s| u64::from(s.len)).sum(),
             live_copies: all.map(|s| s.live).sum(),
             syncs: self.inner.syncs.load(Ordering::Relaxed),
-            damaged: (self.damage.holes.len() + found.len()) as u64,
+            damaged: (self.damage.holes.len() + found.len()) as u64
+                + u64::from(self.damage.definitions),
             reserve_bytes: self.inner.reserve.held_bytes(),
         }
     }

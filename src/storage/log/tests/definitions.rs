@@ -213,3 +213,30 @@ fn what_never_opens_is_tried_a_few_times() {
     let (_, found) = open_by(|| SegmentedLog::open(idle(dir.path()), disk.clone()));
     assert_eq!(values(found), [1; 20]);
 }
+
+/// A journal of which nothing checks does not say how far it went: sled is believed, and that is told and counted.
+#[test]
+fn a_copy_that_may_be_behind_is_counted() {
+    for (what, at, is_behind) in [("first record", 100, false), ("key", 5, true)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let open = || {
+            let disk: Arc<dyn FileLayer> = Arc::new(crate::storage::files::Disk);
+            open_by(|| SegmentedLog::open(idle(dir.path()), disk.clone()))
+        };
+        let (log, _) = open();
+        for value in 1..=2 {
+            define(&log, value);
+            passes(&log);
+        }
+        log.close(&[]).expect("closed");
+        drop(log);
+        let journal = dir.path().join("definitions.journal");
+        let mut bytes = fs::read(&journal).expect("there");
+        bytes[at] ^= 1;
+        fs::write(&journal, &bytes).expect("written");
+        let (log, found) = open();
+        assert_eq!(values(found), [2; 20], "{what}");
+        assert_eq!(log.damage().definitions, is_behind, "{what}");
+        assert_eq!(log.stats().damaged, u64::from(is_behind), "{what}");
+    }
+}

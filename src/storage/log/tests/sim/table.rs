@@ -37,6 +37,7 @@ fn copy(s: &Stored) -> Stored {
         definitions: s.definitions.clone(),
         applied: s.applied,
         next_id: s.next_id,
+        may_be_behind: false,
     }
 }
 
