@@ -42,7 +42,7 @@ struct Asker {
 
 impl Asker {
     fn again(&self) -> bool {
-        std::thread::sleep(PAUSE);
+        crate::support::pause(PAUSE);
         !self.stop.load(Ordering::Relaxed)
     }
 
@@ -137,7 +137,7 @@ impl Bystander {
         *self.seen.lock().unwrap() = none();
         let since = Instant::now();
         loop {
-            std::thread::sleep(PAUSE);
+            crate::support::pause(PAUSE);
             assert!(
                 self.threads.iter().all(|t| !t.is_finished()),
                 "a bystander was not answered"

@@ -88,7 +88,7 @@ impl Place {
     /// Holds what it has until it is told to stop.
     fn hold(&self) {
         while self.goes_on() {
-            std::thread::sleep(LOOK);
+            crate::support::pause(LOOK);
         }
     }
 
@@ -160,7 +160,7 @@ impl Place {
         while self.goes_on() {
             match c.socket.write(rest) {
                 Ok(n) => rest = if n == rest.len() { octets } else { &rest[n..] },
-                Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(LOOK),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => crate::support::pause(LOOK),
                 Err(e) => return Err(e),
             }
         }

@@ -56,7 +56,7 @@ fn stops_everywhere(address: SocketAddr, octets: &[u8], within: Duration) {
     let pause = 6 * within / octets.len() as u32;
     let began = Instant::now();
     let said = octets.iter().take_while(|octet| {
-        std::thread::sleep(pause);
+        crate::support::pause(pause);
         crawls.write_all(&[**octet]).is_ok()
     });
     let said = said.count();

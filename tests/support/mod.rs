@@ -700,3 +700,11 @@ pub fn tell(what: &str) {
     // The macros' output is only shown when a test fails.
     let _ = writeln!(std::io::stderr(), "{what}");
 }
+
+/// Lets time pass, for who sends or looks at a rate. What it is waited for shows in another way.
+pub fn pause(long: Duration) {
+    let end = Instant::now() + long;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(left);
+    }
+}
