@@ -210,6 +210,32 @@ fn returns_to_a_client_that_never_reads_are_bounded() {
 }
 
 #[test]
+fn half_a_frame_is_counted_as_it_comes() {
+    const SAID: usize = 60_000;
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("LEVERET_LISTENERS_PROMETHEUS", "127.0.0.1:0")];
+    let broker = Broker::start(&dir.path().join("data"), &settings);
+    let metrics = broker.listens("prometheus");
+    let counted = || {
+        let page = scrape(metrics);
+        metric(&page, "leveret_memory_used_bytes{use=\"assembly\"}") as usize
+    };
+    let mut c = Client::connect(broker.address).unwrap();
+    // A heartbeat of a hundred thousand octets: its head, and when that has been read more than half of it.
+    c.socket.write_all(&[8, 0, 0, 0, 1, 0x86, 0xA0]).unwrap();
+    counted();
+    c.socket.write_all(&vec![0; SAID]).unwrap();
+    let since = Instant::now();
+    while counted() < SAID * 2 / 3 {
+        assert!(since.elapsed() < PATIENCE, "{} are counted", counted());
+    }
+    drop(c);
+    while counted() > 0 {
+        assert!(since.elapsed() < 2 * PATIENCE, "{} are kept", counted());
+    }
+}
+
+#[test]
 fn both_sides_may_close_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(&dir.path().join("data"), &[]);

@@ -304,7 +304,6 @@ impl<S: Socket> Task<S> {
                 let view = self.view(now);
                 self.gate.published(published, &view);
             }
-            self.count_input();
             if self.input.is_empty() && self.input.capacity() > READ_BYTES_MAX {
                 self.input = BytesMut::new();
             }
@@ -312,6 +311,8 @@ impl<S: Socket> Task<S> {
                 self.half_open = None;
             }
         }
+        // Also of a frame whose beginning the machine has seen.
+        self.count_input();
         if self.machine.output.len() < WRITE_AT_BYTES {
             self.take_inbox(now);
         }
