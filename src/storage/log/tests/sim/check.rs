@@ -236,10 +236,11 @@ pub(super) fn check(
                 let number = super::super::super::damage::number_of(&hit.path).unwrap_or(0);
                 !hit.proven
                     || noted.contains(&(number, hit.offset as u32))
-                    || damage
-                        .holes
-                        .iter()
-                        .any(|hole| (&hole.path, hole.offset) == (&hit.path, hit.offset))
+                    // Two holes that touch are told as one.
+                    || damage.holes.iter().any(|hole| {
+                        let within = hole.offset..hole.offset + hole.len.max(1);
+                        hole.path == hit.path && within.contains(&hit.offset)
+                    })
             });
         if !is_told {
             return Err(format!("a loss is not told of: {damage:?} {noted:?}"));
