@@ -29,6 +29,9 @@ const VERSION: u8 = 1;
 /// expirations that make no runs are read from the segment as fast.
 const AT_MOST_ONE_IN: usize = 8;
 
+/// An index of so many bytes is read whatever the size of its segment.
+const READ_ANYWAY_BYTES: u64 = 1 << 20;
+
 /// Bytes of a run in an index.
 const RUN_BYTES: usize = 35;
 
@@ -149,8 +152,8 @@ pub(super) fn load(
     segment: &dyn LogFile,
 ) -> io::Result<Option<Summary>> {
     let file = files.open_existing(&path(dir, number))?;
-    // None is larger than a part of its segment.
     let most = segment.len()?.min(u32::MAX.into()) / AT_MOST_ONE_IN as u64;
+    let most = most.max(READ_ANYWAY_BYTES);
     let bytes = whole(file.as_ref(), most)?;
     let Some(summary) = bytes.and_then(|bytes| decode(&bytes)) else {
         tracing::warn!("segment {number}: its index does not check; reading the segment itself");
