@@ -93,11 +93,11 @@ fn what_is_sent_at_once_is_done_in_turns() {
     // A hundred publishes are one.
     let few = turns(|_| {}, 100, |out, _| publish(out, "", "nobody"));
     assert_eq!(few, 1);
-    let frames = turns(|_| {}, 3000, |out, _| publish(out, "", "nobody"));
-    assert!(frames >= 3 * 3000 / WORK_PER_TURN as usize, "{frames}");
+    let frames = turns(|_| {}, 12_000, |out, _| publish(out, "", "nobody"));
+    assert!(frames >= 3 * 12_000 / WORK_PER_TURN as usize, "{frames}");
     let methods = turns(
         |out| declare(out, "q"),
-        3000,
+        12_000,
         |out, _| {
             encode::method(
                 out,
@@ -109,12 +109,12 @@ fn what_is_sent_at_once_is_done_in_turns() {
             );
         },
     );
-    assert!(methods >= 3000 * 9 / WORK_PER_TURN as usize, "{methods}");
-    let queues = turns(|_| {}, 3000, |out, n| declare(out, &n.to_string()));
-    assert!(queues >= 3000 * 33 / WORK_PER_TURN as usize, "{queues}");
+    assert!(methods >= 12_000 * 9 / WORK_PER_TURN as usize, "{methods}");
+    let queues = turns(|_| {}, 12_000, |out, n| declare(out, &n.to_string()));
+    assert!(queues >= 12_000 * 33 / WORK_PER_TURN as usize, "{queues}");
     let channels = turns(
         |_| {},
-        1000,
+        4000,
         |out, _| {
             encode::method(out, 2, &channel::Open);
             encode::method(out, 2, &channel::Close::default());
@@ -144,9 +144,9 @@ fn what_goes_to_many_queues_is_as_much_work() {
             encode::method(out, 1, &bind);
         }
     };
-    let turns = turns(fanout, 50, |out, _| publish(out, "x", ""));
+    let turns = turns(fanout, 200, |out, _| publish(out, "x", ""));
     assert!(
-        turns >= 50 * 1000 / (WORK_PER_TURN as usize + 2000),
+        turns >= 200 * 1000 / (WORK_PER_TURN as usize + 2000),
         "{turns}"
     );
 }
@@ -157,7 +157,7 @@ fn consumers_that_come_and_go_take_turns() {
         declare(out, "q");
         (0..2000).for_each(|_| publish(out, "", "q"));
     };
-    let turns = turns(full, 300, |out, _| {
+    let turns = turns(full, 1200, |out, _| {
         let consume = basic::Consume {
             queue: "q",
             consumer_tag: "c",
@@ -179,8 +179,8 @@ fn many_settlements_are_as_much_work() {
     let mut machine = connected();
     let mut out = BytesMut::new();
     declare(&mut out, "q");
-    (0..5000).for_each(|_| publish(&mut out, "", "q"));
-    for _ in 0..5000 {
+    (0..20_000).for_each(|_| publish(&mut out, "", "q"));
+    for _ in 0..20_000 {
         let get = basic::Get {
             queue: "q",
             no_ack: false,
@@ -196,7 +196,7 @@ fn many_settlements_are_as_much_work() {
     encode::method(&mut out, 1, &all);
     encode::method(&mut out, 1, &tx::Select);
     let turns = take(&mut machine, &out);
-    assert_eq!((turns.len(), turns[0].work), (2, 5001));
+    assert_eq!((turns.len(), turns[0].work), (2, 20_001));
 }
 
 /// Nor do frames count alike: a table is looked at field by field, by each binding of a headers exchange.
@@ -236,11 +236,11 @@ fn tables_are_as_much_work_as_they_are_long() {
             encode::method(out, 1, &bind);
         }
     };
-    let compared = turns(bound, 100, |out, _| {
+    let compared = turns(bound, 400, |out, _| {
         with_headers(out, "amq.headers", &[0, 0])
     });
     assert!(
-        compared >= 100 * 500 / (WORK_PER_TURN as usize + 500),
+        compared >= 400 * 500 / (WORK_PER_TURN as usize + 500),
         "{compared}"
     );
 }

@@ -56,9 +56,9 @@ const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
 const CLOSE_OK_FRAME: &[u8] = b"\x01\0\0\0\0\0\x04\0\x0a\0\x33\xce";
 
 /// Work of one turn: a frame is one, and so are 32 octets of one that may hold a table, a copy of a message, a settlement,
-/// a binding that is looked at; what else a method is, `dispatch` says. Some tenths of a millisecond, so that who sends
+/// a binding that is looked at; what else a method is, `dispatch` says. A millisecond or two, so that who sends
 /// without end does not keep others waiting.
-pub const WORK_PER_TURN: u32 = 4096;
+pub const WORK_PER_TURN: u32 = 16_384;
 
 fn work_of_octets(kind: FrameKind, octets: usize) -> u32 {
     // A body is copied, and not looked at.
