@@ -749,7 +749,14 @@ impl MessageLog for SegmentedLog {
         if self.failed() {
             return Err(io::Error::other(LogFailed.to_string()));
         }
-        reclaim::checkpoint(inner)
+        loop {
+            match reclaim::checkpoint(inner) {
+                Err(e) if trouble::is_no_room(&e) && writer::may_wait(inner) => {
+                    writer::wait_for_room(inner);
+                }
+                done => return done,
+            }
+        }
     }
 }
 

@@ -228,12 +228,19 @@ impl Writer {
 }
 
 /// Whether what is short is waited for: always, and for [`WAITS_AT_STOP`] times by who closes the log.
-fn may_wait(log: &Inner) -> bool {
+pub(super) fn may_wait(log: &Inner) -> bool {
     let staging = log.lock();
     match (staging.stopping, staging.abandoned) {
         (false, _) => true,
         (true, true) => false,
         (true, false) => log.waits_at_stop.fetch_add(1, Ordering::Relaxed) < WAITS_AT_STOP,
+    }
+}
+
+/// Gives the reserve for what finds no room, or lets a moment pass.
+pub(super) fn wait_for_room(log: &Inner) {
+    if !log.reserve.give(log.files.as_ref()) {
+        log.files.pause(RETRY_WHEN_SHORT);
     }
 }
 
@@ -251,10 +258,7 @@ fn write_chunk(log: &Inner, file: &dyn LogFile, chunk: &Chunk) -> io::Result<()>
                     tracing::warn!("no room on the disk for what is written: {why}");
                 }
                 waited = true;
-                if log.reserve.give(log.files.as_ref()) {
-                    continue;
-                }
-                log.files.pause(RETRY_WHEN_SHORT);
+                wait_for_room(log);
             }
             written => {
                 if waited && written.is_ok() {

@@ -142,8 +142,8 @@ fn acknowledgements_give_a_full_disk_room_again() {
     }
 }
 
-/// Stops while the next so many writes of messages find no room.
-fn stop_without_room(refused: usize) -> (io::Result<()>, usize) {
+/// Stops while the next so many writes to files of this kind find no room.
+fn stop_without_room(refused: usize, kind: &'static str) -> (io::Result<()>, usize) {
     const NO_ROOM: i32 = 28;
     let dir = tempfile::tempdir().expect("a folder");
     let disk = FaultyDisk::default();
@@ -151,13 +151,18 @@ fn stop_without_room(refused: usize) -> (io::Result<()>, usize) {
     log.recover(&|_| true, &mut |_| {});
     let mut left = refused;
     disk.faults.set(move |call, path| {
-        let segment = path.extension().is_some_and(|e| e == "segment");
-        let refuses = call == Call::Write && segment && left > 0;
+        let of_the_kind = path.to_str().is_some_and(|path| path.contains(kind));
+        let refuses = call == Call::Write && of_the_kind && left > 0;
         left -= usize::from(refuses);
         refuses.then_some(NO_ROOM)
     });
     let mut records = Records::default();
     stage(&mut records, message(1, 100), &[1]);
+    records.definitions.push(DefinitionChange {
+        kind: DefinitionKind::Vhost,
+        key: vec![1],
+        value: Some(vec![2]),
+    });
     log.append(&mut records).expect("accepted");
     let closed = log.close(&[]);
     drop(log);
@@ -168,9 +173,12 @@ fn stop_without_room(refused: usize) -> (io::Result<()>, usize) {
 
 #[test]
 fn who_stops_waits_a_moment_for_room_and_not_for_ever() {
-    let (closed, found) = stop_without_room(5);
-    closed.expect("there was room in time");
-    assert_eq!(found, 1);
-    let (closed, _) = stop_without_room(usize::MAX);
-    assert!(closed.is_err());
+    // What is written of messages, and of definitions behind them.
+    for kind in [".segment", ".journal"] {
+        let (closed, found) = stop_without_room(5, kind);
+        closed.expect("there was room in time");
+        assert_eq!(found, 1);
+        let (closed, _) = stop_without_room(usize::MAX, kind);
+        assert!(closed.is_err());
+    }
 }
