@@ -62,8 +62,17 @@ fn checked(path: &Path, opened: io::Result<File>) -> io::Result<File> {
 
 /// Opens a file. What is none is not waited for.
 pub(super) fn open(path: &Path, options: &OpenOptions) -> io::Result<File> {
+    open_with(path, options, OFlags::empty())
+}
+
+/// Opens a file that stands here itself: a symbolic link is none.
+pub(super) fn open_here(path: &Path, options: &OpenOptions) -> io::Result<File> {
+    open_with(path, options, OFlags::NOFOLLOW)
+}
+
+fn open_with(path: &Path, options: &OpenOptions, flags: OFlags) -> io::Result<File> {
     let mut options = options.clone();
-    options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+    options.custom_flags((flags | OFlags::NONBLOCK).bits() as i32);
     checked(path, options.open(path))
 }
 

@@ -8,7 +8,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use super::kinds;
 
 /// The file in the data folder.
 const NAME: &str = "clock";
@@ -26,20 +26,9 @@ impl LastTime {
     /// # Errors
     /// Of the disk; or something else is there.
     pub fn open(data: &Path) -> io::Result<LastTime> {
-        // What is no file is not waited for.
-        let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(flags.bits() as i32)
-            .open(data.join(NAME))?;
-        match file.metadata()?.is_file() {
-            true => Ok(LastTime(file)),
-            false => Err(io::Error::other("it is no file")),
-        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        kinds::open_here(&data.join(NAME), options.mode(0o600)).map(LastTime)
     }
 
     /// What it says.
