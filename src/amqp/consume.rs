@@ -60,8 +60,7 @@ impl Connection {
         let mut n = ch.unacked.len();
         ch.unacked.iter_mut().for_each(|u| u.credited = true);
         for slot in ch.consumers.clone() {
-            let place = self.consumers.slots.get_mut(slot as usize);
-            if let Some((_, Some(consumer))) = place
+            if let Some(consumer) = self.consumers.at_mut(slot)
                 && let Some((queue, index)) = &consumer.queue
                 && queue.info().settings.queue_type != QueueType::Quorum
             {
@@ -86,9 +85,11 @@ impl Connection {
         let ch = self.channel_mut(number)?;
         let slots: Vec<u32> = ch.consumers.clone();
         let reply_slot = ch.reply_consumer.as_ref().map(|(slot, _)| *slot);
-        let taken = slots.iter().copied().chain(reply_slot).any(|slot| {
-            matches!(self.consumers.slots.get(slot as usize), Some((_, Some(c))) if *c.tag == *tag)
-        });
+        let taken = slots
+            .iter()
+            .copied()
+            .chain(reply_slot)
+            .any(|slot| self.consumers.at(slot).is_some_and(|c| *c.tag == *tag));
         if taken {
             let text = format!("attempt to reuse consumer tag '{tag}'");
             return Err(Exception::hard(HardCode::NOT_ALLOWED, text));
@@ -201,7 +202,11 @@ impl Connection {
 
     pub(super) fn cancel(&mut self, number: u16, m: &basic::Cancel<'_>) -> Result<(), Exception> {
         let consumers = &self.consumers;
-        let has_tag = |slot: &u32| matches!(consumers.slots.get(*slot as usize), Some((_, Some(c))) if *c.tag == *m.consumer_tag);
+        let has_tag = |slot: &u32| {
+            consumers
+                .at(*slot)
+                .is_some_and(|c| *c.tag == *m.consumer_tag)
+        };
         let Some(ch) = self.channel(number) else {
             return Ok(());
         };
@@ -270,9 +275,9 @@ impl Connection {
 
     /// Forgets a consumer that its queue has forgotten.
     fn forget_consumer(&mut self, slot: u32) -> Option<Consumer> {
-        let generation = self.consumers.slots.get(slot as usize)?.0;
+        let key = self.consumers.key(slot)?;
         // A deleted queue has not taken these back.
-        let undelivered = self.outlet.withdraw(ConsumerKey { slot, generation });
+        let undelivered = self.outlet.withdraw(key);
         self.return_unsent(undelivered);
         self.consumers.remove(slot)
     }

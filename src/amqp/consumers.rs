@@ -21,7 +21,7 @@ pub(super) struct Consumer {
 /// The consumers of a connection by slot.
 #[derive(Default)]
 pub(super) struct Consumers {
-    pub(super) slots: Vec<(u32, Option<Consumer>)>,
+    slots: Vec<(u32, Option<Consumer>)>,
     free: Vec<u32>,
 }
 
@@ -43,6 +43,24 @@ impl Consumers {
         self.free.len() == self.slots.len()
     }
 
+    /// The consumer in a slot, whichever it is.
+    pub(super) fn at(&self, slot: u32) -> Option<&Consumer> {
+        self.slots.get(slot as usize)?.1.as_ref()
+    }
+
+    pub(super) fn at_mut(&mut self, slot: u32) -> Option<&mut Consumer> {
+        self.slots.get_mut(slot as usize)?.1.as_mut()
+    }
+
+    /// What the consumer in a slot is called.
+    pub(super) fn key(&self, slot: u32) -> Option<ConsumerKey> {
+        let (generation, _) = self.slots.get(slot as usize)?;
+        Some(ConsumerKey {
+            slot,
+            generation: *generation,
+        })
+    }
+
     pub(super) fn get(&self, key: ConsumerKey) -> Option<&Consumer> {
         let (generation, consumer) = self.slots.get(key.slot as usize)?;
         consumer.as_ref().filter(|_| *generation == key.generation)
@@ -50,8 +68,7 @@ impl Consumers {
 
     /// The queue of a consumer, and its index there.
     pub(super) fn queue_of(&self, slot: u32) -> Option<(&Arc<Queue>, ConsumerIndex)> {
-        let (_, consumer) = self.slots.get(slot as usize)?;
-        let (queue, index) = consumer.as_ref()?.queue.as_ref()?;
+        let (queue, index) = self.at(slot)?.queue.as_ref()?;
         Some((queue, *index))
     }
 
@@ -64,14 +81,7 @@ impl Consumers {
     }
 
     pub(super) fn set_index(&mut self, slot: u32, index: ConsumerIndex) {
-        if let Some((
-            _,
-            Some(Consumer {
-                queue: Some((_, i)),
-                ..
-            }),
-        )) = self.slots.get_mut(slot as usize)
-        {
+        if let Some((_, i)) = self.at_mut(slot).and_then(|c| c.queue.as_mut()) {
             *i = index;
         }
     }

@@ -18,7 +18,7 @@ impl Broker {
         let queues: HashMap<QueueId, Arc<Queue>> =
             self.all_queues().into_iter().map(|q| (q.id(), q)).collect();
         let mut batch = Batch::default();
-        let mut returned = self.returned.take_found();
+        let mut returned = self.returned().take_found();
         let kept = std::mem::take(&mut *self.kept.lock());
         let known = |id| queues.contains_key(&id) || kept.keeps(id);
         recover(&known, &mut |run| {
@@ -29,7 +29,10 @@ impl Broker {
                 });
             }
         });
-        batch.define(self.returned.put_found(returned, |queue| kept.keeps(queue)));
+        batch.define(
+            self.returned()
+                .put_found(returned, |queue| kept.keeps(queue)),
+        );
         for queue in queues.values() {
             queue.recovered(now, &mut batch.fx);
         }
@@ -43,10 +46,10 @@ impl Broker {
     /// # Errors
     /// [`LogFailed`]
     pub fn work_off(&self, batch: &mut Batch, now: u64) -> Result<bool, LogFailed> {
-        let turn = self.backlog.take_turn();
+        let turn = self.backlog().take_turn();
         let (flow, n) = (turn.flow, turn.dead.len());
         let result = batch.flush_dead(self, turn, now);
-        let more = self.backlog.end_turn(flow, n);
+        let more = self.backlog().end_turn(flow, n);
         result.map(|()| more)
     }
 }

@@ -91,7 +91,7 @@ impl Broker {
         let returned = stored
             .iter()
             .filter(|(k, ..)| *k == DefinitionKind::Returned);
-        self.returned.read(
+        self.returned().read(
             returned.map(|(_, key, value)| (key.as_slice(), value.as_slice())),
             |error| skipped.push(("what is known of returned copies".into(), error)),
         );
