@@ -9,7 +9,7 @@ mod support;
 
 use std::net::SocketAddr;
 
-use support::{Apart, Broker, Client};
+use support::{Broker, Client};
 
 /// An address of the namespace: reserved for documentation, and not loopback.
 const OUTSIDE: &str = "192.0.2.2";
@@ -17,16 +17,7 @@ const OUTSIDE: &str = "192.0.2.2";
 /// Runs a test in a network namespace of its own. False: this is not in one, and all is done.
 fn in_namespace(test: &str) -> bool {
     let setup = format!("ip link set lo up && ip address add {OUTSIDE}/32 dev lo");
-    match support::apart(test, "--net", &setup) {
-        Apart::Inside => true,
-        Apart::Done => false,
-        Apart::Impossible => {
-            support::tell(&format!(
-                "{test}: NOT RUN: this machine lets nobody make a network namespace (unshare, ip)"
-            ));
-            false
-        }
-    }
+    support::goes_on_apart(test, "--net", &setup)
 }
 
 /// Starts a broker that listens on all addresses.

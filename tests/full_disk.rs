@@ -14,27 +14,13 @@ use std::time::Instant;
 use leveret::protocol::field_table::FieldTable;
 use leveret::protocol::methods::{basic, queue};
 use leveret::protocol::{EncodeMethod, Method};
-use support::{Apart, Broker, Client, PATIENCE};
+use support::{Broker, Client, PATIENCE, goes_on_apart};
 
 /// Where the disk is mounted.
 const DISK: &str = "/mnt";
 
 /// Octets of a body.
 const BODY: usize = 20_000;
-
-/// Whether to go on, on a disk of this test alone.
-fn on_a_disk(test: &str, setup: &str) -> bool {
-    match support::apart(test, "--mount", setup) {
-        Apart::Inside => true,
-        Apart::Done => false,
-        Apart::Impossible => {
-            support::tell(&format!(
-                "{test}: not done, as this machine lets nobody mount a disk"
-            ));
-            false
-        }
-    }
-}
 
 /// Publishes numbers, from one, until its socket is shut down.
 struct Publisher {
@@ -190,7 +176,11 @@ fn fill_and_drain(dir: &Path, reserve: &str) {
 #[test]
 fn a_disk_that_is_really_full_is_drained_by_its_consumers() {
     let test = "a_disk_that_is_really_full_is_drained_by_its_consumers";
-    if on_a_disk(test, &format!("mount -t tmpfs -o size=64m leveret {DISK}")) {
+    if goes_on_apart(
+        test,
+        "--mount",
+        &format!("mount -t tmpfs -o size=64m leveret {DISK}"),
+    ) {
         fill_and_drain(&tempfile::tempdir_in(DISK).unwrap().keep(), "24MiB");
     }
 }
@@ -202,7 +192,7 @@ fn a_disk_that_cannot_reserve_room_serves() {
     let setup = format!(
         "image=$(mktemp) && truncate -s 64M $image && mkfs.ext2 -q -F $image && mount -o loop $image {DISK} && rm $image"
     );
-    if !on_a_disk(test, &setup) {
+    if !goes_on_apart(test, "--mount", &setup) {
         return;
     }
     let data = Path::new(DISK).join("data");

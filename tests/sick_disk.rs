@@ -13,7 +13,7 @@ use leveret::protocol::field_table::FieldTable;
 use leveret::protocol::methods::basic;
 use leveret::protocol::properties::Properties;
 use leveret::protocol::{EncodeMethod as _, Method};
-use support::{Apart, Broker, Client};
+use support::{Broker, Client};
 
 /// Where the disk is mounted; beside it is what it is made of.
 const DISK: &str = "/mnt/disk";
@@ -31,20 +31,6 @@ const SETTINGS: [(&str, &str); 4] = [
 
 /// Messages of 20,000 octets that a request to the disk has at most: 2 MiB of them.
 const REQUEST_MESSAGES: u64 = 105;
-
-/// Whether to go on, on a disk of this test alone.
-fn on_a_disk(test: &str) -> bool {
-    match support::apart(test, "--mount", THIN) {
-        Apart::Inside => true,
-        Apart::Done => false,
-        Apart::Impossible => {
-            support::tell(&format!(
-                "{test}: not done, as this machine lets nobody mount a disk"
-            ));
-            false
-        }
-    }
-}
 
 fn run(command: &str) {
     let done = Command::new("/bin/sh").args(["-c", command]).status();
@@ -81,7 +67,7 @@ fn publish_until_it_ends(c: &mut Client) -> u64 {
 fn a_disk_that_has_promised_more_than_there_is_ends_the_broker_and_the_next_one_goes_on() {
     let test =
         "a_disk_that_has_promised_more_than_there_is_ends_the_broker_and_the_next_one_goes_on";
-    if !on_a_disk(test) {
+    if !support::goes_on_apart(test, "--mount", THIN) {
         return;
     }
     let data = Path::new(DISK).join("data");
@@ -121,7 +107,7 @@ fn a_disk_that_has_promised_more_than_there_is_ends_the_broker_and_the_next_one_
 #[test]
 fn a_disk_that_does_not_answer_keeps_only_those_waiting_that_need_it() {
     let test = "a_disk_that_does_not_answer_keeps_only_those_waiting_that_need_it";
-    if !on_a_disk(test) {
+    if !support::goes_on_apart(test, "--mount", THIN) {
         return;
     }
     let data = Path::new(DISK).join("data");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::random::mix;
 use crate::round::{Counts, OPERATIONS, Round};
 use crate::setting;
-use crate::support::{self, Apart};
+use crate::support;
 
 /// Where the disk is mounted.
 const DISK: &str = "/mnt";
@@ -62,14 +62,8 @@ impl Other {
 }
 
 fn clients_work_while_it_fills(test: &str, mount: &str) {
-    match support::apart(test, "--mount", mount) {
-        Apart::Inside => {}
-        Apart::Done => return,
-        Apart::Impossible => {
-            return support::tell(&format!(
-                "{test}: not done, as this machine lets nobody mount such a disk"
-            ));
-        }
+    if !support::goes_on_apart(test, "--mount", mount) {
+        return;
     }
     let mut seed = setting("CHAOS_SEED").unwrap_or_else(|| mix(u64::from(std::process::id())));
     let seconds = Duration::from_secs(setting("CHAOS_SECONDS").unwrap_or(0));

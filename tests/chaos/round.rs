@@ -124,12 +124,9 @@ impl Round {
             let declare = exchange::Declare {
                 exchange: &w.names.exchange(name),
                 type_,
-                passive: false,
                 durable: true,
-                auto_delete: false,
-                internal: false,
-                nowait: false,
                 arguments: TableRef::unchecked(&arguments),
+                ..exchange::Declare::default()
             };
             w.call(0, 1, &declare, exchange::DeclareOk::ID)?;
         }

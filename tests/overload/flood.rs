@@ -194,7 +194,7 @@ fn frame(out: &mut BytesMut, kind: FrameKind, payload: &[u8]) {
     out.put_u8(FRAME_END);
 }
 
-fn begin(out: &mut BytesMut, exchange: &str, key: &str, properties: &[u8], body_size: u64) {
+fn mandatory(out: &mut BytesMut, exchange: &str, key: &str) {
     let publish = basic::Publish {
         exchange: exchange.into(),
         routing_key: key.into(),
@@ -202,6 +202,10 @@ fn begin(out: &mut BytesMut, exchange: &str, key: &str, properties: &[u8], body_
         immediate: false,
     };
     encode::method(out, 1, &publish);
+}
+
+fn begin(out: &mut BytesMut, exchange: &str, key: &str, properties: &[u8], body_size: u64) {
+    mandatory(out, exchange, key);
     let mut header = vec![0, 60, 0, 0];
     header.extend(body_size.to_be_bytes());
     header.extend(properties);
@@ -209,13 +213,7 @@ fn begin(out: &mut BytesMut, exchange: &str, key: &str, properties: &[u8], body_
 }
 
 fn publish(out: &mut BytesMut, exchange: &str, key: &str, properties: &Properties, body: &[u8]) {
-    let publish = basic::Publish {
-        exchange: exchange.into(),
-        routing_key: key.into(),
-        mandatory: true,
-        immediate: false,
-    };
-    encode::method(out, 1, &publish);
+    mandatory(out, exchange, key);
     let properties = properties.encode();
     let content = Content {
         properties: &properties,

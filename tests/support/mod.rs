@@ -245,12 +245,9 @@ impl Client {
         let declare = exchange::Declare {
             exchange: name,
             type_,
-            passive: false,
             durable: true,
-            auto_delete: false,
-            internal: false,
-            nowait: false,
             arguments: TableRef::unchecked(&arguments),
+            ..exchange::Declare::default()
         };
         self.send(1, &declare)?;
         self.expect(exchange::DeclareOk::ID).map(drop)
@@ -693,6 +690,21 @@ pub fn apart(test: &str, namespace: &str, setup: &str) -> Apart {
         .status();
     assert!(done.unwrap().success(), "in the namespace");
     Apart::Done
+}
+
+/// Whether a test goes on, in a namespace of its own. If not it has passed there, or this machine makes none, which
+/// is said.
+pub fn goes_on_apart(test: &str, namespace: &str, setup: &str) -> bool {
+    match apart(test, namespace, setup) {
+        Apart::Inside => true,
+        Apart::Done => false,
+        Apart::Impossible => {
+            tell(&format!(
+                "{test}: NOT RUN: this machine lets nobody make what it needs (unshare {namespace}; {setup})"
+            ));
+            false
+        }
+    }
 }
 
 /// Says something that is seen although the test passes.
