@@ -55,14 +55,21 @@ fn within<T>(at_rest: u64, for_an_octet: u64, octets: usize, act: impl FnOnce() 
 fn file(text: &[u8]) -> std::path::PathBuf {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
+    /// Removed with its thread.
+    struct Scratch(std::path::PathBuf);
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
     thread_local! {
-        static NAME: String = format!(
+        static SCRATCH: Scratch = Scratch(memory_folder().join(format!(
             "leveret-fuzz-{}-{}",
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        )));
     }
-    let path = NAME.with(|name| memory_folder().join(name));
+    let path = SCRATCH.with(|scratch| scratch.0.clone());
     std::fs::write(&path, text).expect("a file");
     path
 }
